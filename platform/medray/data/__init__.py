@@ -1,0 +1,1 @@
+"""Where samples come from: sources, readers, splits, geometry, checks, writers and phantoms."""

@@ -1,0 +1,132 @@
+"""Where the fields of a case come from when they are files, and how content is told apart cheaply."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from medray.data.case import Case
+from medray.data.readers import TABLE_SUFFIXES, locate, read_array, read_label, read_table, read_volume, suffix_of
+from medray.errors import UserError
+
+Kind = Literal["image", "channels", "label", "array", "table"]
+"""How a file is read: `image` and `channels` (the last axis may be channels) by `read_volume`, `label` by `read_label`,
+`array` by `read_array`, `table` by `read_table`."""
+
+_WINDOW = 1 << 20
+"""Bytes taken from either end of a big file for its checksum."""
+_LABEL_NAMES = ("label", "labels", "seg", "segmentation", "mask", "masks", "lesion", "lesions", "instances")
+_ARRAY_NAMES = ("kspace", "points", "spectrum", "sampling")
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A field that is a file, or a folder of DICOM slices, optionally with ``#key``."""
+
+    path: str
+    kind: Kind = "image"
+
+    def load(self) -> Any:
+        """Read it.
+
+        Raises:
+            UserError: it is missing, damaged or not what its name says.
+        """
+        if self.kind == "label":
+            return read_label(self.path)
+        if self.kind == "table":
+            return read_table(self.path)
+        if self.kind == "array":
+            return read_array(self.path)
+        return read_volume(self.path, channels=self.kind == "channels")
+
+    def fingerprint(self) -> str:
+        """Size and checksum; see `file_fingerprint`.
+
+        Raises:
+            UserError: the file is missing or empty.
+        """
+        file, key = locate(self.path)
+        files = sorted(p for p in file.iterdir() if p.is_file()) if file.is_dir() else [file]
+        parts = [file_fingerprint(one) for one in files]
+        return parts[0] if len(parts) == 1 and not key else _digest([*parts, key])
+
+
+def kind_of(field: str, path: str, kinds: Mapping[str, Kind] | None = None) -> Kind:
+    """How a field is read: as the system says in ``kinds``, else by the field's name and the file's suffix.
+
+    Fields called label, mask, seg, lesion or instances, or ending in _label, _mask or _seg, are label maps; JSON and
+    CSV are tables; kspace, points, spectrum and sampling are arrays; everything else is an image.
+    """
+    if kinds and field in kinds:
+        return kinds[field]
+    if suffix_of(path) in TABLE_SUFFIXES:
+        return "table"
+    if is_label_name(field):
+        return "label"
+    return "array" if field in _ARRAY_NAMES else "image"
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a file stem or field name says label map: ``label``, ``label_t1``, ``t1_seg``, ``lesion``, ``mask2``."""
+    words = name.lower().replace("-", "_").split("_")
+    return any(word.rstrip("0123456789") in _LABEL_NAMES for word in (words[0], words[-1]))
+
+
+def file_fingerprint(path: Path) -> str:
+    """Size in bytes and a BLAKE2b checksum of the content, ``"1234:9f3c..."``.
+
+    Files above 2 MiB are judged by their size and their first and last MiB, so that opening a source of large volumes
+    takes seconds; a change in the middle of a compressed file moves its end, one in the middle of an uncompressed
+    file goes unseen. Remembered while the file's size and modification time stay the same.
+    """
+    status = path.stat()
+    return _file_fingerprint(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _file_fingerprint(path: str, size: int, modified_ns: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        if size <= 2 * _WINDOW:
+            digest.update(file.read())
+        else:
+            digest.update(file.read(_WINDOW))
+            file.seek(-_WINDOW, 2)
+            digest.update(file.read())
+    return f"{size}:{digest.hexdigest()}"
+
+
+def source_fingerprint(cases: Iterable[Case], *, workers: int = 8) -> str:
+    """SHA-256 over the cases in order of id: id, patient, attributes, and every field's name and own fingerprint.
+
+    Paths are not part of it: a copied folder is the same data.
+    """
+    ordered = sorted(cases, key=lambda case: case.id)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        prints = list(pool.map(case_fingerprint, ordered))
+    digest = hashlib.sha256()
+    for case, content in zip(ordered, prints, strict=True):
+        digest.update(repr((case.id, case.patient, sorted(case.attributes.items()), content)).encode())
+    return digest.hexdigest()
+
+
+def case_fingerprint(case: Case, fields: Iterable[str] | None = None) -> str:
+    """Checksum of the content of a case's fields (all, or those named); a field that cannot be read counts as such."""
+    return _digest(f"{name}={_print_of(case, name)}" for name in sorted(fields if fields is not None else case.fields))
+
+
+def _print_of(case: Case, name: str) -> str:
+    try:
+        return case.fields[name].fingerprint()
+    except (UserError, OSError):
+        return "unreadable"
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,167 @@
+"""DICOM: a folder that holds one series, or one file.
+
+Files are grouped by series and sorted by position with pydicom, which names what is wrong; the pixels come from ITK,
+which decompresses and applies the rescale slope and intercept. No patient identifier leaves this module: a patient is
+known by a digest of its id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medray.data.case import Volume
+from medray.data.formats import metaimage
+from medray.data.readers import suffix_of
+from medray.errors import UserError
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
+GAP_TOLERANCE = 0.1
+"""Slices further apart than the median by this fraction mean that some are missing."""
+_TAGS = (
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "SeriesNumber",
+    "PatientID",
+    "Modality",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "InstanceNumber",
+    "Rows",
+    "Columns",
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series: its files in the order of position along the slice normal."""
+
+    uid: str
+    description: str
+    modality: str
+    patient: str
+    files: tuple[Path, ...]
+    positions: tuple[float, ...]
+    """mm along the slice normal, ascending; empty where the files carry no position."""
+
+
+def read(path: Path, key: str = "") -> Volume:
+    """Read a file, or the series in a folder; ``key`` is a series UID where the folder holds several.
+
+    Raises:
+        UserError: no DICOM file, several series, missing slices, or damaged pixels.
+    """
+    if path.is_file():
+        return _read_pixels([path], path)
+    series = series_in(path)
+    if key:
+        series = [one for one in series if one.uid == key] or _unknown_series(path, key, series)
+    if len(series) > 1:
+        listed = "; ".join(
+            f"{one.uid} ({one.description or 'no description'}, {len(one.files)} files)" for one in series
+        )
+        raise UserError(f"{path} holds {len(series)} DICOM series where one is expected; add #UID to choose: {listed}")
+    _check_gaps(path, series[0])
+    return _read_pixels(list(series[0].files), path)
+
+
+def _unknown_series(path: Path, key: str, series: Iterable[Series]) -> list[Series]:
+    raise UserError(f"{path} holds no DICOM series {key}; it holds {', '.join(one.uid for one in series)}")
+
+
+def dicom_files(folder: Path) -> list[Path]:
+    """Files of a folder that are DICOM: by suffix, or, where the suffix says nothing, by their preamble."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if path.suffix.lower() in SUFFIXES or (not suffix_of(path) and _has_preamble(path)):
+            found.append(path)
+    return found
+
+
+def _has_preamble(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def series_in(folder: Path) -> list[Series]:
+    """The series of one folder (not its sub-folders), by UID, each sorted by slice position.
+
+    Raises:
+        UserError: no DICOM file in it, or one that cannot be read.
+    """
+    import pydicom
+
+    files = dicom_files(folder)
+    if not files:
+        raise UserError(f"{folder} holds no DICOM files (.dcm); expected the slices of one series")
+    groups: dict[str, list[tuple[float, int, Path, Any]]] = {}
+    for path in files:
+        try:
+            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+        except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
+            raise UserError(f"{path} is truncated or not a DICOM file: {' '.join(str(error).split())}") from error
+        uid = str(head.get("SeriesInstanceUID", "no-series-uid"))
+        groups.setdefault(uid, []).append((_position(head), int(head.get("InstanceNumber") or 0), path, head))
+    series = []
+    for uid, items in sorted(groups.items()):
+        items.sort(key=lambda item: item[:3])
+        head = items[0][3]
+        positions = tuple(item[0] for item in items)
+        series.append(
+            Series(
+                uid=uid,
+                description=str(head.get("SeriesDescription", "")),
+                modality=str(head.get("Modality", "")).lower(),
+                patient=_pseudonym(str(head.get("PatientID", ""))),
+                files=tuple(item[2] for item in items),
+                positions=positions if np.isfinite(positions).all() else (),
+            )
+        )
+    return series
+
+
+def _position(head: Any) -> float:
+    """Distance of the slice along the normal of its plane, mm; inf where the file does not say."""
+    position, orientation = head.get("ImagePositionPatient"), head.get("ImageOrientationPatient")
+    if not position or not orientation:
+        return float("inf")
+    axes = np.array([float(v) for v in orientation]).reshape(2, 3)
+    return float(np.dot(np.cross(axes[0], axes[1]), [float(v) for v in position]))
+
+
+def _pseudonym(patient_id: str) -> str:
+    return "p" + hashlib.blake2b(patient_id.encode(), digest_size=5).hexdigest() if patient_id else ""
+
+
+def _check_gaps(folder: Path, series: Series) -> None:
+    if len(series.positions) < 3:
+        return
+    gaps = np.diff(series.positions)
+    usual = float(np.median(gaps))
+    worst = int(np.argmax(np.abs(gaps - usual)))
+    if abs(gaps[worst] - usual) > GAP_TOLERANCE * max(usual, 1e-6):
+        raise UserError(
+            f"{folder}: the slices are not evenly spaced, {gaps[worst]:.2f} mm after {series.files[worst].name} where "
+            f"{usual:.2f} mm is usual; a slice is missing or two series are mixed"
+        )
+
+
+def _read_pixels(files: list[Path], path: Path) -> Volume:
+    import SimpleITK as sitk
+
+    try:
+        names = [str(file) for file in files]
+        image = sitk.ReadImage(names[0] if len(names) == 1 else names)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is truncated, damaged or not DICOM that ITK reads: {metaimage.reason(error)}"
+        ) from error
+    volume = metaimage.to_volume(image, path)
+    return Volume(volume.array, volume.affine, str(path), {**volume.header, "format": "dicom"})

@@ -1,0 +1,10 @@
+"""Seeded generators that return exactly what the readers return, so that every system runs with nothing downloaded.
+
+A generator is a function ``cases(**parameters) -> tuple[Case, ...]`` whose parameters are text, whole numbers, numbers
+or switches with defaults; their names and types are what ``phantom:NAME?parameter=value`` accepts.
+"""
+
+GENERATORS: dict[str, str] = {
+    "abdomen": "medray.data.phantoms.abdomen:cases",
+}
+"""Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""
