@@ -1,0 +1,1 @@
+"""Network parts shared by systems that neither PyTorch nor MONAI has."""
