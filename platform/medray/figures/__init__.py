@@ -1,0 +1,1 @@
+"""Pictures: registrations, curves, features."""

@@ -1,0 +1,252 @@
+"""The contract of a published system: what it is, how it is trained, judged and used.
+
+A system is one file under `medray/systems/<task>/`. It never imports Ray: training as one gradient loop, as a chain of
+stages, as folds or federated sites side by side, or without any gradient at all is written in plain Python against the
+`Workbench` that the engine hands in.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from medray.data.case import BadCase, Case, Source, Splits
+from medray.learner import Learner
+
+ConfigT = TypeVar("ConfigT")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+Row = dict[str, str | float | int | bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A size of run: where the data comes from and which fields of the config differ from the paper's.
+
+    Attributes:
+        about: one line with the expected duration, for `--help`.
+        data: default data source.
+        config: config fields that differ.
+        compare: variants evaluated on the same test cases, for the report's table.
+        seeds: how many seeds the claim runs.
+    """
+
+    about: str
+    data: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    compare: tuple[str, ...] = ()
+    seeds: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A baseline, ablation or departure by name: the same system with other config fields."""
+
+    about: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What one gradient loop gave.
+
+    Attributes:
+        weights: safetensors file of the best (or last) networks, None when there was nothing to learn.
+        metrics: last training and validation means, by name.
+        num_steps: updates in all, over every restart.
+        seconds: wall time spent in this process's part of it.
+        samples_per_second: training samples over that time, start-up left out.
+    """
+
+    weights: Path | None
+    metrics: Mapping[str, float]
+    num_steps: int
+    seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture for the report: PNG bytes under a caption."""
+
+    name: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model on test cases.
+
+    Attributes:
+        rows: one per case (or pair), with its id under "case" and numbers under names that carry their unit.
+        summary: aggregated over all rows by sums and counts, never a mean of means.
+        figures: examples worth looking at.
+    """
+
+    rows: Sequence[Row]
+    summary: Mapping[str, float]
+    figures: Sequence[Figure] = ()
+
+
+@dataclass(frozen=True)
+class ClaimCheck:
+    """One inequality of the paper's claim, with the numbers that decide it."""
+
+    name: str
+    statement: str
+    value: float
+    threshold: float
+    interval: tuple[float, float]
+    held: bool
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """What `claim` writes: every raw value, the paired differences and whether each part held."""
+
+    checks: Sequence[ClaimCheck]
+    rows: Sequence[Row]
+    notes: Sequence[str] = ()
+
+    @property
+    def held(self) -> bool:
+        """True only if every part held."""
+        return bool(self.checks) and all(check.held for check in self.checks)
+
+
+class Workbench(Protocol):
+    """What a system may ask of the run it belongs to. The engine implements it on Ray and in one process."""
+
+    out: Path
+    """The run directory."""
+    seed: int
+
+    def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
+        """Train to the end of the learner's schedule, resuming where an earlier try of this run stopped.
+
+        ``make_learner`` is picklable and is called once per worker. Stages of a chain have different names.
+        """
+
+    def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
+        """``[function(item) for item in items]``, side by side where there are workers: folds, sites, test cases."""
+
+    def map_runs(
+        self, function: Callable[[Workbench, ItemT], ResultT], items: Iterable[ItemT], *, name: str
+    ) -> list[ResultT]:
+        """Like `map`, for functions that train: each gets a workbench of its own, in one process, under ``out/name/``.
+
+        Folds, ensemble members, federated sites and the seeds of a claim run side by side this way.
+        """
+
+    def log(self, metrics: Mapping[str, float], *, name: str) -> None:
+        """Append a line to the run's metrics.jsonl."""
+
+    def say(self, message: str) -> None:
+        """One line of progress for the person watching."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves for `evaluate` and `predict`, and what a checkpoint holds besides the config.
+
+    Attributes:
+        weights: safetensors file, or None for a method with nothing to learn.
+        about: plain values a prediction needs (label names, normalization, input kinds); saved as JSON.
+        metrics: what training itself measured.
+        fits: the gradient loops it ran, by name.
+    """
+
+    weights: Path | None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    fits: Mapping[str, FitResult] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A prediction the user asked for.
+
+    Attributes:
+        inputs: files or folders, in the order the system documents.
+        labels: label maps to carry along, for systems that can; may be empty.
+        out: where the main result goes; by-products are named after it.
+        options: the system's own switches, as text.
+    """
+
+    inputs: Sequence[Path]
+    out: Path
+    labels: Sequence[Path] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Files written, what was measured, and how long the method itself took."""
+
+    files: Mapping[str, Path]
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+class System(ABC, Generic[ConfigT]):
+    """A published system. Subclasses set the class variables and implement the five verbs."""
+
+    slug: ClassVar[str]
+    config_class: ClassVar[type[Any]]
+    presets: ClassVar[Mapping[str, Preset]]
+    variants: ClassVar[Mapping[str, Variant]]
+    predict_inputs: ClassVar[tuple[str, ...]]
+    """Names of the files `predict` takes, in order."""
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    @abstractmethod
+    def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
+        """Fields every case must have: those to train on, or those to be scored."""
+
+    def expected_dims(self) -> int | None:
+        """2 or 3 where every image must have that many spatial axes; None where both will do."""
+        return None
+
+    def problems(self, cases: Sequence[Case], known: Mapping[str, Any]) -> Sequence[BadCase]:
+        """Readable cases that this system cannot use all the same, each with the sentence that says why.
+
+        Args:
+            cases: cases that passed the general checks.
+            known: ``Trained.about`` of the model they are meant for; empty before training.
+        """
+        return ()
+
+    @abstractmethod
+    def split(self, source: Source, seed: int) -> Splits:
+        """Who trains and who tests; by patient.
+
+        Raises:
+            UserError: the cases cannot serve this system (no common label, too few patients).
+        """
+
+    @abstractmethod
+    def train(self, work: Workbench, splits: Splits) -> Trained:
+        """Learn what there is to learn."""
+
+    @abstractmethod
+    def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
+        """Score the trained system on cases it has not seen."""
+
+    @abstractmethod
+    def predict(self, trained: Trained, request: PredictRequest) -> Prediction:
+        """Use the trained system on new scans and write the results.
+
+        Raises:
+            UserError: an input cannot be used, in one sentence.
+        """
+
+    @classmethod
+    @abstractmethod
+    def claim(cls, work: Workbench, preset: str) -> ClaimResult:
+        """Run the paper's central claim over variants and seeds."""

@@ -1,0 +1,1 @@
+"""Systems that bring two images into alignment, and what they share."""

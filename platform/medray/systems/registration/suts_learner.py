@@ -1,0 +1,217 @@
+"""How SUTS learns its features: Algorithm 1 as a `Learner`.
+
+A training sample is an image pair. Its control grid and Adam moments live in the learner's sample state, go through
+the scales over the epochs (one epoch is one scale of the scheme) and are saved with every checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from medray.learner import Learner, Schedule, Step, SumCount, seed_of
+from medray.metrics.registration import dice_per_label, warp_labels
+from medray.nn.bspline import BSplineGrid, refine
+from medray.systems.registration.pair_reader import ImagePair
+from medray.systems.registration.suts import (
+    FeaturePair,
+    GridState,
+    SutsConfig,
+    advance,
+    feature_loss,
+    half_extent,
+    pool,
+    register,
+    scale_grids,
+    signed_distance_maps,
+)
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Image pairs on one grid: (B, 1, *shape) images, (B, K, *shape) distance maps, (B, *shape) labels."""
+
+    index: Tensor
+    moving: Tensor
+    fixed: Tensor
+    moving_sdm: Tensor
+    fixed_sdm: Tensor
+    moving_label: Tensor
+    fixed_label: Tensor
+
+
+class SutsLearner(Learner):
+    """Feature CNNs trained on labelled pairs at changing stages of alignment.
+
+    Args:
+        config: the method's settings.
+        pairs: training pairs with labels, all of one shape.
+        validation: pairs registered to the end after each scale; may be empty.
+        labels: organ values; background is added.
+
+    Raises:
+        ValueError: no pair, pairs of different shapes, or fewer pairs than a batch holds.
+    """
+
+    def __init__(
+        self,
+        config: SutsConfig,
+        pairs: Sequence[ImagePair],
+        validation: Sequence[ImagePair] = (),
+        labels: Sequence[int] = (1,),
+    ) -> None:
+        super().__init__()
+        shapes = {pair.moving.shape for pair in pairs}
+        if len(shapes) != 1:
+            raise ValueError(f"training pairs must share one grid, got shapes {sorted(shapes)}")
+        if len(pairs) < config.batch_size:
+            raise ValueError(
+                f"{len(pairs)} training pairs do not fill a batch of {config.batch_size}; lower batch_size"
+            )
+        self.config = config
+        self.pairs, self.validation = list(pairs), list(validation)
+        self.labels = (0, *labels)
+        self.networks = nn.ModuleDict({"features": FeaturePair(config)})
+        self.num_scales = len(config.grid_spacing)
+        self.schedule = Schedule(num_epochs=self.num_scales * config.passes, batch_size=config.batch_size)
+        self.shape = tuple(self.pairs[0].moving.shape)
+        self._maps: dict[int, Tensor] = {}
+        self._grids = scale_grids(self.shape, config, torch.empty(0))
+        self._full = [BSplineGrid(self.shape, spacing) for spacing in config.grid_spacing]
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        """The Feature Optimizer; the Grid Optimizer is part of each pair's state."""
+        return {"features": Adam(self.networks.parameters(), lr=self.config.feature_lr)}
+
+    def num_samples(self) -> int:
+        """Training pairs."""
+        return len(self.pairs)
+
+    def order(self, epoch: int, seed: int) -> list[int]:
+        """The pair presentation scheme of one scale: `subintervals` visits to each pair, in random order.
+
+        No pair is twice in a batch, since its second visit would have to wait for the first.
+        """
+        generator = torch.Generator().manual_seed(seed_of("pairs", seed, epoch))
+        return presentation_scheme(len(self.pairs), self.config.subintervals, self.config.batch_size, generator)
+
+    def collate(self, indices: Sequence[int], epoch: int) -> PairBatch:
+        """Stack pairs; their distance maps are computed at the first visit and kept."""
+        pairs = [self.pairs[index] for index in indices]
+        return PairBatch(
+            index=torch.tensor(indices),
+            moving=torch.stack([torch.from_numpy(pair.moving) for pair in pairs])[:, None],
+            fixed=torch.stack([torch.from_numpy(pair.fixed) for pair in pairs])[:, None],
+            moving_sdm=torch.stack([self._distance_maps(pair.moving_label) for pair in pairs]),
+            fixed_sdm=torch.stack([self._distance_maps(pair.fixed_label) for pair in pairs]),
+            moving_label=torch.stack([torch.from_numpy(pair.moving_label) for pair in pairs]),
+            fixed_label=torch.stack([torch.from_numpy(pair.fixed_label) for pair in pairs]),
+        )
+
+    def training_step(self, batch: PairBatch, step: Step) -> Mapping[str, SumCount]:
+        """`feature_every` grid updates of each pair, then one update of the features."""
+        scale = step.epoch % self.num_scales
+        grid, full = self._grids[scale], self._full[scale]
+        with step.autocast():
+            moving, fixed = self.networks["features"](batch.moving, batch.fixed)  # B in figure 1, tracked
+        moving, fixed = moving.float(), fixed.float()
+        state = self._states(batch.index.tolist(), scale)
+        state = advance(  # C, not tracked
+            pool(moving.detach(), grid.stride),
+            pool(fixed.detach(), grid.stride),
+            state,
+            grid,
+            scale,
+            self.config.feature_every,
+            self.config,
+        )
+        displacement = full.dense(state.control * half_extent(state.control, self.shape))
+        total, count = feature_loss(moving, fixed, batch.moving_sdm, batch.fixed_sdm, displacement, self.config)  # D
+        step.backward(step.mean(total, count))
+        step.update("features")
+        self._keep(batch.index.tolist(), state, scale)
+        return {"loss": SumCount(total.detach(), count.detach()), "dice": self._dice(batch, displacement)}
+
+    def num_validation_samples(self) -> int:
+        """Validation pairs."""
+        return len(self.validation)
+
+    def validation_step(self, index: int) -> Mapping[str, SumCount]:
+        """Dice of one pair registered to the end with the features as they are, and before."""
+        pair = self.validation[index]
+        moving, fixed = (torch.from_numpy(image)[None, None] for image in (pair.moving, pair.fixed))
+        moving_features, fixed_features = self.networks["features"](moving, fixed)
+        displacement = register(moving_features, fixed_features, self.config)
+        labels = [torch.from_numpy(label)[None] for label in (pair.moving_label, pair.fixed_label)]
+        scores = {}
+        for name, field in (("dice", displacement), ("initial_dice", torch.zeros_like(displacement))):
+            dice = dice_per_label(warp_labels(labels[0], field), labels[1], self.labels[1:])
+            scores[name] = SumCount(float(dice.nansum()), float(dice.isfinite().sum()))
+        return scores
+
+    def _distance_maps(self, label: object) -> Tensor:
+        key = id(label)  # images are shared between pairs, and so are their maps
+        if key not in self._maps:
+            self._maps[key] = signed_distance_maps(torch.from_numpy(label)[None], self.labels, self.config.sdm_alpha)[0]
+        return self._maps[key]
+
+    def _states(self, indices: Sequence[int], scale: int) -> GridState:
+        """Where the pairs stand at this scale; a pair that enters it starts from its upscaled grid (or from zero)."""
+        rows = [self._enter(self.sample_state.get(index), scale) for index in indices]
+        return GridState(*(torch.cat([getattr(row, name) for row in rows]) for name in _STATE))
+
+    def _enter(self, kept: dict[str, Tensor] | None, scale: int) -> GridState:
+        if kept is not None and int(kept["scale"]) == scale:
+            return GridState(*(kept[name][None] for name in _STATE))
+        if kept is None or scale == 0:
+            return GridState.start(torch.zeros(1, len(self.shape), *self._grids[0].knots))
+        return GridState.start(refine(kept["control"][None], self._grids[scale - 1], self._grids[scale]))
+
+    def _keep(self, indices: Sequence[int], state: GridState, scale: int) -> None:
+        for row, index in enumerate(indices):
+            self.sample_state[index] = {
+                **{name: getattr(state, name)[row].detach().cpu().clone() for name in _STATE},
+                "scale": torch.tensor(scale),
+            }
+
+    def _dice(self, batch: PairBatch, displacement: Tensor) -> SumCount:
+        dice = dice_per_label(warp_labels(batch.moving_label, displacement), batch.fixed_label, self.labels[1:])
+        return SumCount(dice.nansum(), dice.isfinite().sum())
+
+
+_STATE = ("control", "exp_avg", "exp_avg_sq", "step")
+
+
+def presentation_scheme(num_pairs: int, visits: int, batch_size: int, generator: torch.Generator) -> list[int]:
+    """Every pair `visits` times in random order, never twice in one batch of ``batch_size``.
+
+    Args:
+        num_pairs: at least ``batch_size``.
+        visits: how often each pair comes.
+        batch_size: the list is cut into batches from its start; the last one may be smaller.
+        generator: source of the randomness.
+
+    Returns:
+        Pair indices, num_pairs * visits of them.
+    """
+    remaining = torch.full((num_pairs,), float(visits))
+    slots = num_pairs * visits
+    sizes = [batch_size] * (slots // batch_size) + ([slots % batch_size] if slots % batch_size else [])
+    batches: list[list[int]] = []
+    # Drawn from the end, where the smaller batch is. A pair with as many visits left as there are batches left must be
+    # in each of them; the others are drawn in proportion to their visits left.
+    for drawn, size in enumerate(reversed(sizes)):
+        due = (remaining >= len(sizes) - drawn).nonzero()[:, 0][:size]
+        weights = remaining.clone()
+        weights[due] = 0
+        free = size - len(due)
+        more = torch.multinomial(weights, free, generator=generator) if free else due[:0]
+        chosen = torch.cat([due, more])
+        chosen = chosen[torch.randperm(size, generator=generator)]
+        remaining[chosen] -= 1
+        batches.append([int(index) for index in chosen])
+    return [index for batch in reversed(batches) for index in batch]
