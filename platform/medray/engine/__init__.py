@@ -1,0 +1,1 @@
+"""The only room that knows Ray: gradient loops, checkpoints, resume, workers, precision, run directories."""

@@ -1,0 +1,172 @@
+"""Checkpoints on disk: written beside, renamed into place, verified by checksum before they are believed.
+
+A checkpoint is a folder ``step-00001234`` that holds ``model.safetensors`` (weights), ``state.pt`` (optimizers,
+schedules, per-sample state, position; plain tensors and numbers, loaded without unpickling code) and
+``checksums.json``, written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from medray.errors import UserError
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+_STATE = "state.pt"
+_CHECKSUMS = "checksums.json"
+
+
+class CorruptCheckpoint(Exception):
+    """A checkpoint whose files are missing or not what was written."""
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a state dict as safetensors.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    # A fresh contiguous copy per tensor: safetensors refuses tensors that share memory.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
+    try:
+        save_file(tensors, path)
+    except (OSError, SafetensorError) as error:
+        if "space left" in str(error) or "os error 28" in str(error):
+            raise UserError(f"no space left to write {path}; free some and go on with --resume") from None
+        raise
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: it is missing or not a safetensors file.
+    """
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"no weights at {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot read the weights in {path}: {error}") from None
+    return weights
+
+
+class CheckpointStore:
+    """The checkpoints of one gradient loop, the newest ``keep`` of them and the best."""
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], *, best: bool = False) -> Path:
+        """Write a checkpoint; when this returns it is complete and durable.
+
+        Raises:
+            UserError: the disk is full. Earlier checkpoints are untouched.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"step-{step:08d}"
+        partial = self.folder / f".{target.name}.{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            save_weights(partial / WEIGHTS, weights)
+            torch.save(dict(state), partial / _STATE)
+            sums = {name: _checksum(partial / name) for name in (WEIGHTS, _STATE)}
+            _write_durably(partial / _CHECKSUMS, json.dumps(sums, indent=1))
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if error.errno == 28:
+                raise UserError(f"no space left to write {target}; free some and go on with --resume") from None
+            raise
+        except UserError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        if best:
+            _write_durably(self.folder / ".best.tmp", target.name)
+            os.replace(self.folder / ".best.tmp", self.folder / "best")
+        _sync_folder(self.folder)
+        self._drop_old()
+        return target
+
+    def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Weights and state of the newest checkpoint that is whole, or None.
+
+        One that is damaged is named in a warning and passed over.
+        """
+        for path in reversed(self._all()):
+            try:
+                return self._read(path)
+            except CorruptCheckpoint as error:
+                log.warning("checkpoint %s is damaged (%s); going back to the one before it", path, error)
+        return None
+
+    def best(self) -> Path | None:
+        """Weights of the best checkpoint if one was marked, else of the newest, else None."""
+        marked = self.folder / "best"
+        if marked.exists():
+            path = self.folder / marked.read_text().strip() / WEIGHTS
+            if path.exists():
+                return path
+        whole = [path for path in self._all() if (path / WEIGHTS).exists()]
+        return whole[-1] / WEIGHTS if whole else None
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*")) if self.folder.exists() else []
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        try:
+            sums = json.loads((path / _CHECKSUMS).read_text())
+            for name, expected in sums.items():
+                if _checksum(path / name) != expected:
+                    raise CorruptCheckpoint(f"checksum of {name} differs")
+            state = torch.load(path / _STATE, weights_only=True, map_location="cpu")
+            return load_weights(path / WEIGHTS), state
+        except (OSError, ValueError, UserError, pickle.UnpicklingError, RuntimeError) as error:
+            raise CorruptCheckpoint(str(error).splitlines()[0]) from error
+
+    def _drop_old(self) -> None:
+        marked = self.folder / "best"
+        best = marked.read_text().strip() if marked.exists() else ""
+        for path in self._all()[: -self.keep]:
+            if path.name != best:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _write_durably(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,58 @@
+"""metrics.jsonl and TensorBoard events of one gradient loop, written by its first worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medray.engine.rundir import append_json, read_json_lines
+
+
+class MetricsLog:
+    """Appends records to a run's metrics.jsonl and mirrors the numbers to TensorBoard."""
+
+    def __init__(self, run: Path, *, tensorboard: bool = True) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self.path = run / "metrics.jsonl"
+        self._started = time.time()
+        self._events = run / "tensorboard" if tensorboard else None
+        self._writer: Any = None
+
+    def rewind(self, name: str, step: int) -> None:
+        """Drop what an interrupted try logged under ``name`` after the checkpoint it goes on from."""
+        records = list(read_json_lines(self.path))
+        kept = [r for r in records if r.get("loop") != name or r.get("step", 0) <= step]
+        if len(kept) < len(records):
+            partial = self.path.with_suffix(".tmp")
+            partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            os.replace(partial, self.path)
+        if kept:
+            self._started = time.time() - max(float(r.get("wall_s", 0.0)) for r in kept)
+
+    def write(self, name: str, *, loop: str, step: int, epoch: int, metrics: Mapping[str, float], **more: Any) -> None:
+        """One record; ``name`` says what was measured (train, validation), ``loop`` in which gradient loop."""
+        wall_s = round(time.time() - self._started, 3)
+        append_json(
+            self.path, {"name": name, "loop": loop, "step": step, "epoch": epoch, "wall_s": wall_s, **more, **metrics}
+        )
+        if self._events is not None:
+            for key, value in metrics.items():
+                self._tensorboard().add_scalar(f"{loop}/{name}/{key}", value, step)
+
+    def close(self) -> None:
+        """Flush the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _tensorboard(self) -> Any:
+        if self._writer is None:
+            from torch.utils.tensorboard import (
+                SummaryWriter,
+            )  # takes over a second: only when there is something to say
+
+            self._writer = SummaryWriter(str(self._events))
+        return self._writer

@@ -1,0 +1,96 @@
+"""Trained systems on disk: what `train` leaves under checkpoints/final/ and `predict` takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import medray
+from medray import registry
+from medray.engine.checkpoint import WEIGHTS
+from medray.engine.rundir import RunDirectory
+from medray.errors import UserError
+from medray.system import System, Trained
+
+CARD = "medray.json"
+
+
+def save_model(run: RunDirectory, system: System[Any], trained: Trained, *, variant: str) -> Path:
+    """Write ``checkpoints/final/``: weights as safetensors and a JSON card that says how to rebuild the system."""
+    folder = run.path / "checkpoints" / "final"
+    folder.mkdir(parents=True, exist_ok=True)
+    if trained.weights is not None:
+        shutil.copyfile(trained.weights, folder / WEIGHTS)
+    run.write_json(
+        f"checkpoints/final/{CARD}",
+        {
+            "medray": medray.__version__,
+            "system": system.slug,
+            "variant": variant,
+            "config": asdict(system.config),
+            "about": trained.about,
+            "metrics": trained.metrics,
+            "weights": WEIGHTS if trained.weights is not None else None,
+        },
+    )
+    return folder
+
+
+def load_model(path: Path, *, expect: str | None = None) -> tuple[System[Any], Trained, Mapping[str, Any]]:
+    """Rebuild a system from a run directory or a checkpoint folder.
+
+    Args:
+        path: run directory, its checkpoints/final folder, or a file in that.
+        expect: slug of the system the caller is about to use.
+
+    Returns:
+        the system with the config it was trained with, what training left, and the card's other fields.
+
+    Raises:
+        UserError: nothing readable there, or a checkpoint of another system.
+    """
+    folder = next(
+        (f for f in (path / "checkpoints" / "final", path, path.parent) if (f / CARD).is_file()),
+        None,
+    )
+    if folder is None:
+        if not path.exists():
+            raise UserError(f"there is no checkpoint at {path}")
+        raise UserError(f"{path} holds no finished checkpoint: expected a run directory or its checkpoints/final")
+    try:
+        card = json.loads((folder / CARD).read_text())
+        slug, config, about = card["system"], card["config"], card["about"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read the checkpoint card {folder / CARD}: {error}") from None
+    if expect is not None and slug != expect:
+        raise UserError(f"{path} is a checkpoint of {slug}, not of {expect}; use `python jobs/{slug}.py predict`")
+    system_class = registry.load(slug)
+    weights = folder / WEIGHTS if card.get("weights") else None
+    if weights is not None and not weights.is_file():
+        raise UserError(f"the checkpoint {folder} has lost its {WEIGHTS}")
+    system = system_class(config_from_plain(system_class.config_class, config))
+    return system, Trained(weights=weights, about=about, metrics=card.get("metrics") or {}), card
+
+
+def config_from_plain(config_class: type[Any], values: Mapping[str, Any]) -> Any:
+    """A config dataclass from what JSON kept of it.
+
+    Raises:
+        UserError: a field is unknown to this version, or a value is refused by the config.
+    """
+    known = {f.name for f in fields(config_class)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(f"this version of medray does not know the setting {unknown[0]!r} of {config_class.__name__}")
+    try:
+        return config_class(**{key: _tuples(value) for key, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{config_class.__name__}: {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

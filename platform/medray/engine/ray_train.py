@@ -1,0 +1,267 @@
+"""The only module that starts Ray and Ray Train: the same `Workbench`, on worker processes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import socket
+import sysconfig
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medray.engine.loop import LoopResult, LoopSettings, run_loop
+from medray.engine.options import RunOptions
+from medray.engine.workbench import InProcessWorkbench, fit_result
+from medray.errors import UserError
+from medray.learner import Learner
+from medray.progress import Watcher
+from medray.system import FitResult, Workbench
+
+log = logging.getLogger(__name__)
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+_FAILURE = "failure.json"
+_STOP_PATIENCE_S = 60.0
+
+
+@contextmanager
+def ray_session(num_workers: int) -> Iterator[None]:
+    """Attach to the cluster the job was submitted to, or one running here, or start a local one; leave as found."""
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {
+        "logging_level": "ERROR",
+        "log_to_driver": bool(os.environ.get("MEDRAY_WORKER_LOGS")),
+        "namespace": "medray",
+        "runtime_env": _runtime_env(),
+    }
+    cluster = _running_cluster()
+    if cluster not in (None, "local"):
+        ray.init(address=cluster, **options)
+    else:
+        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, num_workers), include_dashboard=False, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _runtime_env() -> dict[str, Any]:
+    """Workers find an installed medray by themselves; a bare checkout must be on their path."""
+    library = Path(__file__).resolve().parents[2]
+    try:
+        found = Path(str(importlib.metadata.distribution("medray").locate_file(""))).resolve()
+    except importlib.metadata.PackageNotFoundError:
+        found = library
+    if found != library or str(library) == sysconfig.get_path("purelib"):
+        return {}
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # the submitted job may set a PYTHONPATH of its own
+    paths = (str(library), os.environ.get("PYTHONPATH"))
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}}
+
+
+def _running_cluster() -> str | None:
+    """Address of the cluster this process belongs to or that runs on this machine, None where there is none.
+
+    Ray's own search waits minutes for a cluster that died without cleaning up, so its address is tried first.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return os.environ["RAY_ADDRESS"]
+    left_by_ray_start = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    try:
+        address = left_by_ray_start.read_text().strip()
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=1.0):
+            return address
+    except (OSError, ValueError):
+        return None
+
+
+class RayWorkbench(InProcessWorkbench):
+    """Gradient loops on Ray Train workers; maps as Ray tasks. Needs a `ray_session`."""
+
+    def __init__(self, out: Path, options: RunOptions) -> None:
+        super().__init__(
+            out,
+            seed=options.seed,
+            precision=options.precision,
+            checkpoint_every_steps=options.checkpoint_every_steps,
+        )
+        self.options = options
+
+    def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
+        """See `Workbench.fit`. Lost workers are replaced and go on from the newest whole checkpoint."""
+        stop_file = self.out / "stop"
+        stop_file.unlink(missing_ok=True)
+        (self.out / _FAILURE).unlink(missing_ok=True)
+        wait_for_resources(self.options)
+        with Watcher(self.out / "metrics.jsonl"):
+            result = _in_thread(lambda: self._run_trainer(make_learner, name), stop_file)
+        return fit_result(result)
+
+    def _run_trainer(self, make_learner: Callable[[], Learner], name: str) -> LoopResult:
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        options = self.options
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"make_learner": make_learner, "settings": self.loop_settings(name)},
+            scaling_config=ScalingConfig(num_workers=options.num_workers, use_gpu=options.use_gpu),
+            run_config=RunConfig(
+                # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
+                name=f"{name}-{time.time_ns()}",
+                storage_path=str(self.out / ".ray"),
+                failure_config=FailureConfig(max_failures=options.max_failures),
+                logging_config=LoggingConfig("WARNING"),
+            ),
+        )
+        outcome = trainer.fit().return_value
+        if "failure" in outcome:
+            raise _raised_by_worker(outcome["failure"])
+        return LoopResult(**outcome)
+
+    def nested(self, name: str) -> RayWorkbench:
+        """A workbench of its own under this run, on the same workers."""
+        return RayWorkbench(self.out / name, self.options)
+
+    def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
+        """See `Workbench.map`."""
+        import ray
+
+        def run(item: ItemT) -> ResultT:  # Ray takes functions, not partials or builtins
+            return function(item)
+
+        task = ray.remote(num_cpus=1, max_retries=self.options.max_failures)(run)
+        return _collect([task.remote(item) for item in items])
+
+    def map_runs(
+        self, function: Callable[[Workbench, ItemT], ResultT], items: Iterable[ItemT], *, name: str
+    ) -> list[ResultT]:
+        """See `Workbench.map_runs`."""
+        import ray
+
+        def run(index: int, item: ItemT) -> ResultT:
+            return function(InProcessWorkbench.nested(self, f"{name}/{index}"), item)
+
+        task = ray.remote(num_cpus=1, max_retries=self.options.max_failures)(run)
+        return _collect([task.remote(index, item) for index, item in enumerate(items)])
+
+
+def wait_for_resources(options: RunOptions) -> None:
+    """Say so when the cluster is smaller than the run: it will wait for nodes to join.
+
+    Raises:
+        UserError: GPUs are asked for on a cluster of this machine alone that has none.
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    if options.use_gpu and not have.get("GPU") and len(ray.nodes()) == 1:
+        raise UserError("--use-gpu was given but the Ray cluster has no GPU; leave it out or join a GPU node")
+    if have.get("CPU", 0) < options.num_workers:
+        log.warning(
+            "the cluster has %g CPUs for %d workers; waiting for more nodes", have.get("CPU", 0), options.num_workers
+        )
+
+
+def _collect(references: list[Any]) -> list[Any]:
+    import ray
+
+    try:
+        return list(ray.get(references))
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from None
+    finally:
+        for reference in references:
+            ray.cancel(reference, force=True)
+
+
+def _in_thread(function: Callable[[], LoopResult], stop_file: Path) -> LoopResult:
+    """Run Ray Train beside the main thread, which stays free to hear Ctrl-C and pass it on as a clean stop."""
+    outcome: list[LoopResult] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=target, name="ray-train", daemon=True)
+    thread.start()
+    deadline: float | None = None
+    while thread.is_alive():
+        try:
+            thread.join(timeout=0.2)
+        except KeyboardInterrupt:
+            if deadline is not None:
+                raise
+            stop_file.touch()
+            deadline = time.monotonic() + _STOP_PATIENCE_S
+            log.warning("stopping after this step with a checkpoint; Ctrl-C again stops at once")
+        if deadline is not None and time.monotonic() > deadline:
+            raise KeyboardInterrupt("the workers did not stop in time")
+    stop_file.unlink(missing_ok=True)
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    """What each Ray Train worker runs.
+
+    A mistake in the code or data would fail again on every retry, so the worker that meets one leaves a note; the next
+    try reads it and ends at once. Lost workers and broken connections leave none and are retried.
+    """
+    import ray.train
+    import ray.train.torch
+
+    from medray.engine.world import World
+
+    settings: LoopSettings = config["settings"]
+    note = settings.run / _FAILURE
+    if note.exists():
+        return {"failure": json.loads(note.read_text())}
+    if not settings.run.is_dir():
+        raise UserError(f"{settings.run} is not visible on node {os.uname().nodename}; --out must be shared storage")
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    try:
+        return vars(run_loop(config["make_learner"], world, settings))
+    except Exception as error:
+        if not _lost_contact(error):
+            note.write_text(
+                json.dumps({"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()})
+            )
+        raise
+
+
+def _lost_contact(error: Exception) -> bool:
+    """Whether an error only says that another worker went away."""
+    import torch.distributed as dist
+
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(
+        word in text for word in ("connection closed by peer", "connection reset", "gloo", "nccl", "broken pipe")
+    )
+
+
+def _raised_by_worker(failure: dict[str, str]) -> Exception:
+    if failure["kind"] == "UserError":
+        return UserError(failure["message"])
+    return RuntimeError(f"a training worker failed:\n{failure['traceback']}")

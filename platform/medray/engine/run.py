@@ -1,0 +1,295 @@
+"""The verbs of every job: train, evaluate, predict, claim. Each leaves a run directory that explains itself."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from medray import registry
+from medray.data.case import Source, Splits
+from medray.data.check import check_cases
+from medray.data.sources import open_source
+from medray.engine.models import config_from_plain, load_model, save_model
+from medray.engine.options import RunOptions
+from medray.engine.rundir import RunDirectory, versions
+from medray.engine.workbench import InProcessWorkbench
+from medray.errors import UserError
+from medray.progress import counted
+from medray.report.html import write_report
+from medray.system import ClaimResult, Evaluation, Prediction, PredictRequest, System, Trained
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was stopped cleanly. ``run`` is what to resume."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(f"stopped; go on with --resume {run}")
+        self.run = run
+
+
+def train(slug: str, config: Any, options: RunOptions, *, preset: str, variant: str) -> Path:
+    """Check the data, train, score on the test cases, write the report.
+
+    Returns:
+        the run directory.
+
+    Raises:
+        UserError: data or settings cannot serve; raised before any worker starts where it can be known then.
+        Interrupted: Ctrl-C; the run can be resumed.
+    """
+    system_class = registry.load(slug)
+    system = system_class(config)
+    source, splits = _open_data(system, options)
+    run = RunDirectory.create(options.out, slug, variant)
+    run.write_json("config.json", _describe(system, options, preset, variant, source, splits))
+    return _train(run, system, options, splits, preset=preset, variant=variant)
+
+
+def resume(path: Path, *, num_workers: int | None = None, expect: str | None = None) -> Path:
+    """Go on with a run where its newest whole checkpoint left it.
+
+    Raises:
+        UserError: no run there, a run of another system, or its data has changed since.
+    """
+    run = RunDirectory.open(path)
+    saved = run.read_config()
+    if expect is not None and saved["system"] != expect:
+        raise UserError(f"{path} is a run of {saved['system']}, not of {expect}")
+    system_class = registry.load(saved["system"])
+    system = system_class(config_from_plain(system_class.config_class, saved["config"]))
+    options = config_from_plain(RunOptions, {**saved["options"], "out": Path(saved["options"]["out"])})
+    if num_workers is not None:
+        options = replace(options, num_workers=num_workers)
+    source, splits = _open_data(system, options)
+    if source.fingerprint != saved["data"]["fingerprint"]:
+        raise UserError(f"the data in {options.data} has changed since {path} began; start a new run instead")
+    return _train(run, system, options, splits, preset=saved["preset"], variant=saved["variant"])
+
+
+def evaluate(checkpoint: Path, options: RunOptions, *, expect: str | None = None) -> Path:
+    """Score a trained system on every case of a data source.
+
+    Returns:
+        a run directory with evaluation.json and the report.
+    """
+    system, trained, card = load_model(checkpoint, expect=expect)
+    source = _checked(system, open_source(options.data), options, known=trained.about)
+    run = RunDirectory.create(options.out, system.slug, "evaluate")
+    splits = Splits(train=(), validation=(), test=source.cases)
+    run.write_json("config.json", _describe(system, options, "", card["variant"], source, splits))
+    with _resumable(run), _workbench(run, options) as work:
+        started = time.perf_counter()
+        found = {card["variant"]: system.evaluate(work, trained, source.cases)}
+        found |= _compare(work, system, options, splits, skip=card["variant"])
+        _finish(run, system, trained, found, options, "", card["variant"], source, checkpoint, started)
+    return run.path
+
+
+def predict(checkpoint: Path, request: PredictRequest, *, expect: str | None = None) -> Prediction:
+    """Use a trained system on new scans, in this process."""
+    system, trained, _ = load_model(checkpoint, expect=expect)
+    wanted = system.predict_inputs
+    if len(request.inputs) != len(wanted):
+        raise UserError(f"--input takes {len(wanted)} files ({', '.join(wanted)}), got {len(request.inputs)}")
+    for path in (*request.inputs, *request.labels):
+        if not path.exists():
+            raise UserError(f"there is no file {path}")
+    return system.predict(trained, request)
+
+
+def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Path]:
+    """Run the paper's claim over its variants and seeds.
+
+    Returns:
+        the checks with every raw value, and the run directory that holds claim.json.
+    """
+    system_class = registry.load(slug)
+    system = system_class(system_class.config_class(**system_class.presets[preset].config))
+    run = RunDirectory.create(options.out, slug, "claim")
+    nothing = Splits((), (), ())
+    run.write_json("config.json", _describe(system, options, preset, "claim", Source(options.data, (), ""), nothing))
+    started = time.perf_counter()
+    with _resumable(run), _workbench(run, options) as work:
+        result = system_class.claim(work, preset)
+    run.write_json("claim.json", {**asdict(result), "held": result.held})
+    metrics = {check.name: check.value for check in result.checks}
+    run.write_json(
+        "result.json",
+        _result(slug, "claim", preset, options.seed, metrics, time.perf_counter() - started, 0.0, None, ""),
+    )
+    write_report(run.path)
+    return result, run.path
+
+
+def _train(
+    run: RunDirectory, system: System[Any], options: RunOptions, splits: Splits, *, preset: str, variant: str
+) -> Path:
+    saved = run.read_config()["data"]
+    source = Source(saved["spec"], (), saved["fingerprint"])
+    with _resumable(run), _workbench(run, options) as work:
+        started = time.perf_counter()
+        work.say(
+            f"{system.slug} ({variant}): {len(splits.train)} training, {len(splits.validation)} validation and "
+            f"{len(splits.test)} test cases; run directory {run.path}"
+        )
+        trained = system.train(work, splits)
+        folder = save_model(run, system, trained, variant=variant)
+        work.say(f"scoring {len(splits.test)} test cases")
+        found = {variant: system.evaluate(work, trained, splits.test)}
+        found |= _compare(work, system, options, splits, skip=variant)
+        _finish(run, system, trained, found, options, preset, variant, source, folder, started)
+    return run.path
+
+
+def _open_data(system: System[Any], options: RunOptions) -> tuple[Source, Splits]:
+    source = open_source(options.data)
+    source = _checked(system, source, options, known={})
+    return source, system.split(source, options.seed)
+
+
+def _checked(system: System[Any], source: Source, options: RunOptions, *, known: Mapping[str, Any]) -> Source:
+    """The source without its bad cases, or an error that names them, as the options say."""
+    with counted(f"checking {source.spec}", len(source.cases)) as tick:
+        good, bad = check_cases(
+            source.cases,
+            required=system.required_fields(source.cases, training=not known),
+            spatial_dims=system.expected_dims(),
+            policy=options.bad_samples,
+            progress=tick,
+        )
+    unusable = (*source.bad, *system.problems(good, known))
+    if unusable and options.bad_samples == "fail":
+        more = f" ({len(unusable)} such cases)" if len(unusable) > 1 else ""
+        raise UserError(
+            f"case {unusable[0].case}: {unusable[0].reason}{more}; --bad-samples quarantine goes on without"
+        )
+    bad = (*bad, *unusable)
+    for case in bad:
+        log.warning("set aside %s: %s", case.case, case.reason)
+    names = {case.case for case in bad}
+    return replace(source, cases=tuple(case for case in good if case.id not in names), bad=bad)
+
+
+def _compare(
+    work: InProcessWorkbench, system: System[Any], options: RunOptions, splits: Splits, *, skip: str
+) -> dict[str, Evaluation]:
+    """Score other variants on the same test cases, training those that learn."""
+    found = {}
+    for name in options.compare:
+        if name == skip:
+            continue
+        work.say(f"comparing with {name}")
+        other = type(system)(replace(system.config, **system.variants[name].config))
+        bench = work.nested(f"compare/{name}")
+        found[name] = other.evaluate(bench, other.train(bench, splits), splits.test)
+    return found
+
+
+def _finish(
+    run: RunDirectory,
+    system: System[Any],
+    trained: Trained,
+    found: Mapping[str, Evaluation],
+    options: RunOptions,
+    preset: str,
+    variant: str,
+    source: Source,
+    checkpoint: Path,
+    started: float,
+) -> None:
+    run.write_json(
+        "evaluation.json",
+        {"variants": {name: {"rows": e.rows, "summary": e.summary} for name, e in found.items()}},
+    )
+    run.write_figures([figure for evaluation in found.values() for figure in evaluation.figures])
+    rate = max((fit.samples_per_second for fit in trained.fits.values()), default=0.0)
+    metrics = {**trained.metrics, **found[variant].summary}
+    seconds = time.perf_counter() - started
+    run.write_json(
+        "result.json",
+        _result(
+            system.slug, variant, preset, options.seed, metrics, seconds, rate, str(checkpoint), source.fingerprint
+        ),
+    )
+    write_report(run.path)
+
+
+def _result(
+    slug: str,
+    variant: str,
+    preset: str,
+    seed: int,
+    metrics: Mapping[str, float],
+    seconds: float,
+    samples_per_second: float,
+    checkpoint: str | None,
+    fingerprint: str,
+) -> dict[str, Any]:
+    return {
+        "system": slug,
+        "variant": variant,
+        "preset": preset,
+        "seed": seed,
+        "metrics": metrics,
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(samples_per_second, 3),
+        "checkpoint": checkpoint,
+        "versions": versions(),
+        "data_fingerprint": fingerprint,
+    }
+
+
+def _describe(
+    system: System[Any], options: RunOptions, preset: str, variant: str, source: Source, splits: Splits
+) -> dict[str, Any]:
+    return {
+        "system": system.slug,
+        "variant": variant,
+        "preset": preset,
+        "config": asdict(system.config),
+        "defaults": asdict(system.config_class()),
+        "options": asdict(replace(options, out=options.out.resolve())),
+        "data": {
+            "spec": source.spec,
+            "fingerprint": source.fingerprint,
+            "splits": {role: [case.id for case in getattr(splits, role)] for role in ("train", "validation", "test")},
+            "bad": [asdict(case) for case in source.bad],
+        },
+        "versions": versions(),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+@contextmanager
+def _workbench(run: RunDirectory, options: RunOptions) -> Iterator[InProcessWorkbench]:
+    """Ray where the run has workers, this process where it has none."""
+    if options.num_workers == 0:
+        yield InProcessWorkbench(
+            run.path,
+            seed=options.seed,
+            precision=options.precision,
+            checkpoint_every_steps=options.checkpoint_every_steps,
+        )
+        return
+    from medray.engine.ray_train import RayWorkbench, ray_session
+
+    with ray_session(options.num_workers):
+        yield RayWorkbench(run.path, options)
+
+
+@contextmanager
+def _resumable(run: RunDirectory) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(run.path) from None

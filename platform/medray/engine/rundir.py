@@ -1,0 +1,173 @@
+"""A run's folder: what every job writes, where, and in which words."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medray.errors import UserError
+from medray.system import Figure
+
+_PACKAGES = ("medray", "ray", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "itk-elastix")
+
+
+class RunDirectory:
+    """``<out>/<slug>/<run id>/``. Its files are the only thing the report, resume and predict read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path, slug: str, label: str) -> RunDirectory:
+        """Make a new run folder named after the moment and what runs.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        out = permanent(out)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        for attempt in range(1000):
+            path = out / slug / (f"{stamp}-{label}" + (f"-{attempt}" if attempt else ""))
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
+            return cls(path)
+        raise UserError(f"cannot find a free name for a run in {out / slug}")
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """An existing run.
+
+        Raises:
+            UserError: there is no run at ``path``.
+        """
+        run = cls(path.resolve())
+        if not run.config_file.is_file():
+            raise UserError(f"{path} is not a run directory: it has no config.json")
+        return run
+
+    @property
+    def config_file(self) -> Path:
+        """System, settings, data, versions and command."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Every logged value, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence asks the workers to checkpoint and stop."""
+        return self.path / "stop"
+
+    def read_config(self) -> dict[str, Any]:
+        """The run's config.json.
+
+        Raises:
+            UserError: it is not readable.
+        """
+        try:
+            config: dict[str, Any] = json.loads(self.config_file.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {self.config_file}: {error}") from None
+        return config
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file whole or not at all; nan becomes null.
+
+        Raises:
+            UserError: no space is left.
+        """
+        path = self.path / name
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            partial.write_text(json.dumps(plain(value), indent=1) + "\n")
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno == 28:
+                raise UserError(f"no space left in {self.path}; free some and go on with --resume") from None
+            raise
+        os.replace(partial, path)
+        return path
+
+    def write_figures(self, figures: Sequence[Figure]) -> None:
+        """Save pictures under figures/ and their captions in figures.json."""
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        for figure in figures:
+            (folder / f"{figure.name}.png").write_bytes(figure.png)
+        self.write_json(
+            "figures/figures.json",
+            [{"name": f.name, "caption": f.caption, "file": f"{f.name}.png"} for f in figures],
+        )
+
+
+def permanent(out: Path) -> Path:
+    """An absolute output folder that outlives the job.
+
+    A job submitted with a working directory runs in an uploaded copy that Ray deletes, so a relative path would vanish
+    with it; it goes to the home directory instead.
+    """
+    if not out.is_absolute() and "working_dir_files" in Path.cwd().parts:
+        return (Path.home() / out).resolve()
+    return out.resolve()
+
+
+def append_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one line to a JSON-lines file."""
+    with path.open("a") as file:
+        file.write(json.dumps(plain(record)) + "\n")
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a half-written last line is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def plain(value: Any) -> Any:
+    """JSON's own types only: paths as text, dataclasses and tuples opened, nan and infinity as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int | bool) or value is None:
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        return plain(value.item())
+    return str(value)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,139 @@
+"""What every registered system promises. A system gets these tests by being registered."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medray import registry
+from medray.cli import run
+from medray.data.check import check_cases
+from medray.data.sources import open_source
+from medray.engine.models import config_from_plain, load_model
+from medray.engine.options import RunOptions
+from medray.engine.run import train
+from medray.engine.rundir import plain, read_json_lines
+from medray.errors import UserError
+from medray.system import System
+
+SLUGS = sorted(registry.ENTRIES)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", params=SLUGS)
+def slug(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def system(slug: str) -> type[System[Any]]:
+    return registry.load(slug)
+
+
+@pytest.fixture(scope="session")
+def smoke(slug: str, system: type[System[Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The smoke preset trained to its end in this process; many tests look at what it left."""
+    preset = system.presets["smoke"]
+    options = RunOptions(data=preset.data, out=tmp_path_factory.mktemp("runs"), num_workers=0, compare=preset.compare)
+    config = system.config_class(**preset.config)
+    yield train(slug, config, options, preset="smoke", variant=next(iter(system.variants)))
+
+
+def test_the_class_keeps_its_entry(slug: str, system: type[System[Any]]) -> None:
+    assert system.slug == slug
+    assert {"smoke", "demo", "paper"} <= set(system.presets)
+    assert (ROOT / "jobs" / f"{slug}.py").is_file()
+    assert (ROOT / "platform/medray/systems" / registry.entry(slug).task).is_dir()
+
+
+def test_every_preset_and_variant_builds(system: type[System[Any]]) -> None:
+    for preset in system.presets.values():
+        for variant in system.variants.values():
+            system(system.config_class(**{**preset.config, **variant.config}))
+
+
+def test_compared_variants_exist(system: type[System[Any]]) -> None:
+    for preset in system.presets.values():
+        assert set(preset.compare) <= set(system.variants)
+
+
+def test_every_config_field_is_explained(system: type[System[Any]]) -> None:
+    text = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / f"{system.slug}.py"), "train", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for field in dataclasses.fields(system.config_class):
+        assert f"--config.{field.name.replace('_', '-')}" in text
+
+
+def test_config_survives_json(system: type[System[Any]]) -> None:
+    for preset in system.presets.values():
+        config = system.config_class(**preset.config)
+        assert config_from_plain(system.config_class, plain(config)) == config
+
+
+def test_smoke_data_passes_the_checks(system: type[System[Any]]) -> None:
+    source = open_source(system.presets["smoke"].data)
+    made = system(system.config_class(**system.presets["smoke"].config))
+    good, bad = check_cases(source.cases, required=made.required_fields(source.cases, training=True))
+    assert not bad
+    assert len(good) == len(source.cases)
+    splits = made.split(source, seed=0)
+    patients = [{c.patient for c in part} for part in (splits.train, splits.validation, splits.test)]
+    assert patients[0]
+    assert patients[2]
+    assert not patients[0] & patients[1]
+    assert not patients[0] & patients[2]
+    assert not patients[1] & patients[2]
+
+
+def test_smoke_run_leaves_a_complete_directory(smoke: Path) -> None:
+    for name in ("config.json", "metrics.jsonl", "evaluation.json", "result.json", "report.html"):
+        assert (smoke / name).is_file(), name
+    losses = [r["loss"] for r in read_json_lines(smoke / "metrics.jsonl") if "loss" in r]
+    assert losses
+    third = max(1, len(losses) // 3)
+    assert sum(losses[-third:]) < sum(losses[:third])
+
+
+def test_checkpoint_round_trips(smoke: Path, slug: str) -> None:
+    first, trained, _ = load_model(smoke, expect=slug)
+    again, _, _ = load_model(smoke / "checkpoints" / "final")
+    assert first.config == again.config
+    if trained.weights is not None:
+        copy = smoke / "checkpoints" / "final" / "model.safetensors"
+        newest = max((smoke / "checkpoints" / "train").glob("step-*"))
+        assert copy.read_bytes() == (newest / "model.safetensors").read_bytes()
+
+
+def test_checkpoint_of_another_system_is_refused(smoke: Path) -> None:
+    with pytest.raises(UserError, match="is a checkpoint of"):
+        load_model(smoke, expect="another")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "--no-such-flag", "1"], "no-such-flag"),
+        (["train", "--data", "/no/such/folder"], "/no/such/folder"),
+        (["train", "--preset", "huge"], "huge"),
+        (["predict", "--checkpoint", "/no/such/run", "--input", "a", "b", "--out", "c.nii.gz"], "/no/such/run"),
+        (["train", "--resume", "/no/such/run"], "/no/such/run"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    slug: str, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(slug, arguments) == 2
+    told = capsys.readouterr()
+    assert sentence in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert "Traceback" not in told.err

@@ -1,0 +1,189 @@
+"""The gradient loop: the same weights however it is interrupted and on however many workers it runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.testing import assert_close
+from toy_learners import Diary, Regression, Rivals
+
+from medray.engine.checkpoint import CheckpointStore
+from medray.engine.loop import LoopSettings, run_loop
+from medray.engine.rundir import read_json_lines
+from medray.engine.world import World
+from medray.learner import Learner, Step
+
+
+def settings(run: Path, **more: Any) -> LoopSettings:
+    return LoopSettings(name="train", run=run, tensorboard=False, **more)
+
+
+def final_state(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    found = CheckpointStore(run / "checkpoints" / "train").latest()
+    assert found is not None
+    return found
+
+
+def train(run: Path, make: Callable[[], Learner], **more: Any) -> dict[str, torch.Tensor]:
+    result = run_loop(make, World(), settings(run, **more))
+    assert result.finished
+    return final_state(run)[0]
+
+
+def worker(rank: int, size: int, run: str, make: Callable[[], Learner], port: int) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+    torch.set_num_threads(1)
+    run_loop(make, World(rank, size), settings(Path(run)))
+    dist.destroy_process_group()
+
+
+def train_on_workers(run: Path, make: Callable[[], Learner], size: int, port: int) -> dict[str, torch.Tensor]:
+    mp.spawn(worker, args=(size, str(run), make, port), nprocs=size)
+    return final_state(run)[0]
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_loss_falls_and_every_sample_is_seen_once_an_epoch(tmp_path: Path) -> None:
+    learners: list[Regression] = []
+
+    def make() -> Regression:
+        learners.append(Regression(num_epochs=20))
+        return learners[-1]
+
+    train(tmp_path, make)
+    visited = learners[0].visited
+    assert sorted(i for batch in visited[:3] for i in batch) == list(range(11))
+    records = [r for r in read_json_lines(tmp_path / "metrics.jsonl") if r["name"] == "train"]
+    assert records[-1]["loss"] < records[0]["loss"] / 4
+    assert records[-1]["step"] == 60 == records[-1]["total_steps"]
+
+
+def test_matches_the_plain_loop_of_the_docstring(tmp_path: Path) -> None:
+    trained = train(tmp_path, Regression)
+    from medray.engine.loop import seed_everything
+
+    seed_everything(0, "init")
+    learner = Regression()
+    optimizers = learner.configure_optimizers()
+    schedulers = learner.configure_schedulers(optimizers)
+    for epoch in range(learner.schedule.num_epochs):
+        order = list(learner.order(epoch, 0))
+        for start in range(0, len(order), 4):
+            learner.training_step(learner.collate(order[start : start + 4], epoch), Step(optimizers))
+        schedulers["net"].step()
+    for name, value in learner.networks.state_dict().items():
+        assert torch.equal(trained[name], value), name
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5])
+def test_stopped_anywhere_and_resumed_is_bit_identical(tmp_path: Path, stop_after: int) -> None:
+    make = functools.partial(Diary, dropout=0.3)
+    whole = train(tmp_path / "whole", make)
+    reference_state = final_state(tmp_path / "whole")[1]
+
+    run = tmp_path / "stopped"
+    run.mkdir()
+    calls = 0
+
+    class StopsItself(Diary):
+        def training_step(self, batch: Any, step: Step) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == stop_after:
+                (run / "stop").touch()
+            return super().training_step(batch, step)
+
+    from medray.engine import loop
+
+    before = loop._STOP_POLL_S
+    loop._STOP_POLL_S = 0.0
+    try:
+        first = run_loop(functools.partial(StopsItself, dropout=0.3), World(), settings(run, stop_file=run / "stop"))
+    finally:
+        loop._STOP_POLL_S = before
+    assert not first.finished
+    assert first.step == stop_after
+    (run / "stop").unlink()
+    resumed = train(run, make)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    state = final_state(run)[1]
+    for index, kept in reference_state["sample_state"].items():
+        assert all(torch.equal(kept[key], state["sample_state"][index][key]) for key in kept)
+    losses = [
+        [(r["step"], r["loss"]) for r in read_json_lines(folder / "metrics.jsonl") if r["name"] == "train"]
+        for folder in (tmp_path / "whole", run)
+    ]
+    assert {step for step, _ in losses[1]} >= {9, 6, 3}
+    assert dict(losses[0])[9] == dict(losses[1])[9]
+
+
+def test_a_killed_try_leaves_no_trace_in_the_log(tmp_path: Path) -> None:
+    train(tmp_path, Regression)
+    log = tmp_path / "metrics.jsonl"
+    before = list(read_json_lines(log))
+    extra = {"name": "train", "loop": "train", "step": 99, "epoch": 9, "wall_s": 1.0, "loss": 0.0}
+    log.write_text(log.read_text() + json.dumps(extra) + "\n" + '{"name": "tra')
+    run_loop(Regression, World(), settings(tmp_path))
+    assert list(read_json_lines(log)) == before
+
+
+@pytest.mark.parametrize("make", [Regression, Rivals, Diary], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("size", [2, 3])
+def test_workers_agree_with_one(tmp_path: Path, make: Callable[[], Learner], size: int, free_port: int) -> None:
+    one = train(tmp_path / "one", make)
+    many = train_on_workers(tmp_path / "many", make, size, free_port)
+    for name, value in one.items():
+        assert_close(many[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    states = [final_state(tmp_path / folder)[1]["sample_state"] for folder in ("one", "many")]
+    assert states[0].keys() == states[1].keys()
+    for index, kept in states[0].items():
+        for key in kept:
+            assert_close(states[1][index][key], kept[key], rtol=1e-4, atol=1e-5)
+    logs = [list(read_json_lines(tmp_path / folder / "metrics.jsonl")) for folder in ("one", "many")]
+    assert [r["step"] for r in logs[0]] == [r["step"] for r in logs[1]]
+    for first, second in zip(*logs, strict=True):
+        for key in ("loss", "mse", "gap"):
+            if key in first:
+                assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-4)
+
+
+def test_more_workers_than_samples_in_a_batch(tmp_path: Path, free_port: int) -> None:
+    make = functools.partial(Regression, num_samples=5, batch_size=2, num_epochs=2)
+    one = train(tmp_path / "one", make)
+    many = train_on_workers(tmp_path / "many", make, 3, free_port)
+    for name, value in one.items():
+        assert_close(many[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_best_checkpoint_is_the_one_with_the_lowest_error(tmp_path: Path) -> None:
+    result = run_loop(functools.partial(Regression, num_epochs=6), World(), settings(tmp_path))
+    validations = [r for r in read_json_lines(tmp_path / "metrics.jsonl") if r["name"] == "validation"]
+    best = min(validations, key=lambda r: r["mse"])
+    assert result.weights is not None
+    assert f"step-{best['step']:08d}" in result.weights
+
+
+def test_bf16_is_used_in_the_forward_pass_only(tmp_path: Path) -> None:
+    exact = train(tmp_path / "fp32", Regression)
+    rounded = train(tmp_path / "bf16", Regression, precision="bf16")
+    assert all(value.dtype == torch.float32 for value in rounded.values())
+    assert any(not torch.equal(exact[name], rounded[name]) for name in exact)
+    for name in exact:
+        assert_close(rounded[name], exact[name], rtol=0.2, atol=0.1, msg=name)

@@ -1,0 +1,125 @@
+"""Small learners of the shapes systems have: one network, two networks that compete, state that belongs to samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from medray.learner import Learner, Schedule, Step, SumCount, seed_of
+
+
+def _data(num: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(num, 4, generator=generator)
+    return x, x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]]) + 0.1 * torch.randn(num, 1, generator=generator)
+
+
+class Regression(Learner):
+    """A small network with dropout, a schedule and a validation set. Batches do not divide the data evenly."""
+
+    def __init__(
+        self, *, num_samples: int = 11, batch_size: int = 4, num_epochs: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.x, self.y = _data(num_samples)
+        layers = [nn.Linear(4, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1)]
+        self.networks = nn.ModuleDict({"net": nn.Sequential(*layers)})
+        self.schedule = Schedule(num_epochs=num_epochs, batch_size=batch_size, monitor="mse", mode="min")
+        self.visited: list[list[int]] = []
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        return {"net": Adam(self.networks.parameters(), lr=0.05)}
+
+    def configure_schedulers(self, optimizers: Mapping[str, Optimizer]) -> dict[str, Any]:
+        return {"net": torch.optim.lr_scheduler.ExponentialLR(optimizers["net"], 0.9)}
+
+    def num_samples(self) -> int:
+        return len(self.x)
+
+    def collate(self, indices: Sequence[int], epoch: int) -> dict[str, Tensor]:
+        self.visited.append(list(indices))
+        return {"x": self.x[list(indices)], "y": self.y[list(indices)], "index": torch.tensor(indices)}
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, SumCount]:
+        with step.autocast():
+            error = (self.networks["net"](batch["x"]).float() - batch["y"]).square()
+        step.backward(step.mean(error.sum(), error.numel()))
+        step.update("net", max_norm=1.0)
+        return {"loss": SumCount(error.detach().sum(), error.numel())}
+
+    def num_validation_samples(self) -> int:
+        return 5
+
+    def validation_step(self, index: int) -> dict[str, SumCount]:
+        error = (self.networks["net"](self.x[index : index + 1]) - self.y[index]).square()
+        return {"mse": SumCount(error.sum(), error.numel())}
+
+
+class Rivals(Learner):
+    """A GAN in miniature: two networks, two optimizers, one frozen while the other moves, an unused layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, _ = _data(10)
+        self.networks = nn.ModuleDict(
+            {
+                "generator": nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)),
+                "critic": nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1)),
+                "unused": nn.Linear(2, 2),
+            }
+        )
+        self.schedule = Schedule(num_epochs=2, batch_size=4, validate_every_epochs=0)
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        generator = [*self.networks["generator"].parameters(), *self.networks["unused"].parameters()]
+        return {
+            "generator": Adam(generator, lr=0.01, weight_decay=0.1),
+            "critic": Adam(self.networks["critic"].parameters(), lr=0.01),
+        }
+
+    def num_samples(self) -> int:
+        return len(self.x)
+
+    def collate(self, indices: Sequence[int], epoch: int) -> Tensor:
+        noise = [torch.randn(4, generator=torch.Generator().manual_seed(seed_of(i, epoch))) for i in indices]
+        return torch.stack([self.x[list(indices)], torch.stack(noise)])
+
+    def training_step(self, batch: Tensor, step: Step) -> dict[str, SumCount]:
+        real, noise = batch
+        generator, critic = self.networks["generator"], self.networks["critic"]
+        fake = generator(noise)
+        gap = critic(fake.detach()).sum() - critic(real).sum()
+        step.backward(step.mean(gap, len(real)))
+        step.update("critic")
+        critic.requires_grad_(False)
+        score = -critic(fake).sum()
+        step.backward(step.mean(score, len(real)))
+        critic.requires_grad_(True)
+        step.update("generator")
+        return {"gap": SumCount(gap.detach(), len(real))}
+
+
+class Diary(Regression):
+    """Each sample remembers how often it was seen and the last error made on it."""
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, SumCount]:
+        for index in batch["index"].tolist():
+            before = self.sample_state.get(index, {"visits": torch.zeros(1), "order": torch.zeros(1)})
+            self.sample_state[index] = {
+                "visits": before["visits"] + 1,
+                "order": before["order"] * 0.5 + float(self.networks["net"][0].weight.detach().sum()),
+            }
+        return super().training_step(batch, step)
+
+
+class Breaks(Regression):
+    """A mistake in the code, met in the second epoch."""
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, SumCount]:
+        if step.epoch == 1:
+            raise ZeroDivisionError("the learner's own mistake")
+        return super().training_step(batch, step)
