@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,12 @@ def system(slug: str) -> type[System[Any]]:
 
 
 @pytest.fixture(scope="session")
-def smoke(slug: str, system: type[System[Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def smoke(slug: str, system: type[System[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke preset trained to its end in this process; many tests look at what it left."""
     preset = system.presets["smoke"]
     options = RunOptions(data=preset.data, out=tmp_path_factory.mktemp("runs"), num_workers=0, compare=preset.compare)
     config = system.config_class(**preset.config)
-    yield train(slug, config, options, preset="smoke", variant=next(iter(system.variants)))
+    return train(slug, config, options, preset="smoke", variant=next(iter(system.variants)))
 
 
 def test_the_class_keeps_its_entry(slug: str, system: type[System[Any]]) -> None:

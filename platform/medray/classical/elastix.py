@@ -45,8 +45,8 @@ def register_elastix(
 ) -> NDArray[np.float32]:
     """Align two images of any two modalities by mutual information: affine, then a B-spline from coarse to fine.
 
-    Silent, and leaves no file behind. One seed on one thread gives one result. The first call in a process loads ITK,
-    about ten seconds; a timed comparison makes one small call first.
+    Silent, leaves no file behind, and one seed gives one result. The first call in a process loads ITK, about ten
+    seconds; a timed comparison makes one small call first.
 
     Args:
         moving: image to be warped, (H, W) or (D, H, W).
@@ -60,7 +60,8 @@ def register_elastix(
         num_samples: random image positions drawn in each step to estimate the mutual information.
         bending_weight: weight of the bending-energy penalty beside the mutual information, in the B-spline stage.
         seed: of the random sample positions.
-        num_threads: with more than one the sums over samples lose their fixed order, and the result its last digits.
+        num_threads: for smoothing the images and sampling the field; does not change the result. The metric, most of
+            the work, always runs on one thread: to use more cores, register several pairs in processes of their own.
 
     Returns:
         Displacement u, (2, H, W) or (3, D, H, W), in pixels along the array axes, defined on the grid of ``fixed``:
@@ -203,6 +204,8 @@ def _parameter_maps(
         stage_map["NumberOfSpatialSamples"] = (str(num_samples),)
         stage_map["RandomSeed"] = (str(seed % 2**31),)
         stage_map["WriteResultImage"] = ("false",)
+        # on two threads itk-elastix 0.25 crashes the process here, and where it does not, the result varies
+        stage_map["UseMultiThreadingForMetrics"] = ("false",)
         if stage == "bspline":
             # in voxels, hence per axis: a grid in mm would be too dense along the thick axis of an anisotropic volume
             stage_map.erase("FinalGridSpacingInPhysicalUnits")

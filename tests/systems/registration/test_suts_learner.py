@@ -91,7 +91,7 @@ def test_next_scale_starts_from_the_upscaled_grid_with_fresh_moments() -> None:
     made = learner()
     made.training_step(made.collate([0, 1], 0), Step(made.configure_optimizers()))
     coarse = made.sample_state[0]["control"]
-    state = made._states([0], scale=1)
+    state = made._states([0], 1, torch.device("cpu"))
     assert int(state.step[0]) == 0
     assert state.exp_avg.abs().max() == 0
     extent = half_extent(coarse[None], (40, 40))

@@ -194,7 +194,7 @@ def _case(modality: str, subject: Subject) -> Case:
         id=name,
         patient=f"{modality}-subject{subject.index:03d}",
         fields={field_name: AbdomenField(subject, field_name) for field_name in names},
-        attributes={"modality": modality},
+        attributes={"modality": modality, "labels": " ".join(f"{i}={name}" for i, name in enumerate(ORGANS, start=1))},
     )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medray.figures.drawing import registration_overview, to_png
 from medray.nn.warp import warp
-from medray.report.figures import registration_overview, to_png
 from medray.system import Figure
 from medray.systems.registration.pair_reader import ImagePair
 

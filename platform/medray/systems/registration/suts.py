@@ -9,6 +9,8 @@ Departs from the paper, each time for a measured reason or because the text is s
   iteration, a grid in pixels could not move by more than 4.5 px in all.
 - The smoothness penalty pulls the control grid toward its local mean (``smooth_on="field"``). Taken literally, on the
   update, Adam's rescaling undoes it; ``smooth_on="update"`` keeps that reading.
+- Equation 3 gets a damping term of its own (``damping``), the CNNs start from the same weights and their learning rate
+  decays. Without these three the features of the phantom never beat MIND; docs/systems/suts.md has the numbers.
 - Equation 1 prints the penalty as (u + v)^2, but equation 2 follows from u^2 + v^2, which is used.
 
 Shape letters: B pairs, C feature channels, D = 2 or 3 axes, ``shape`` pixels, ``knots`` control points. Displacements
@@ -51,8 +53,16 @@ class SutsConfig:
     final_tanh: bool = False
     """Squash the features to [-1, 1], the range of the distance maps; the paper's last layer is linear."""
 
+    same_start: bool = True
+    """Both CNNs start from the same random weights (paper: not said). Otherwise they first have to find each other."""
+
     feature_lr: float = 1e-3
-    """Learning rate of the feature CNNs (Adam; paper 1e-3)."""
+    """Learning rate of the feature CNNs (Adam; paper 1e-3 "initially")."""
+    feature_lr_decay: float = 0.01
+    """Fraction of feature_lr left at the end of training, reached along a cosine (paper: no schedule given). At a
+    constant rate the features follow whatever stage of alignment was seen last."""
+    feature_lr_warmup: int = 20
+    """Updates over which the learning rate rises to feature_lr (paper: not said)."""
     batch_size: int = 2
     """Image pairs per feature update (paper 2)."""
     feature_every: int = 5
@@ -86,9 +96,12 @@ class SutsConfig:
     gradient of |G - S G|^2 / 2, which leaves long waves alone; or, to the letter of the paper, the update."""
     smooth_weights: tuple[float, ...] = (0.0125, 0.0125, 0.025)
     """Weight of the smoothness penalty at each scale (paper 0.0125 0.0125 0.025)."""
-    damping: float = 1e-8
-    """Added to the denominator of equation 3, in squared feature units. The paper's formula is 0 / 0 where both images
-    are flat, and takes noise there as seriously as an edge; more damping leaves such places to their neighbors."""
+    damping: float = 0.1
+    """Added to the denominator of equation 3, in squared feature units. The paper's formula (0) does not change when
+    the features shrink, so that noise in flat places counts like an edge; with damping the CNNs can learn to be
+    silent."""
+    target_damping: float = 1e-8
+    """The same for the distance maps that supervise, which are nowhere flat (paper 0)."""
     mind_radius: int = 2
     """Half width of MIND's patches, px."""
     mind_dilation: int = 2
@@ -115,11 +128,20 @@ class SutsConfig:
         if min(self.grid_spacing) < 1 or min(self.strides) < 1:
             raise ValueError(f"grid_spacing {self.grid_spacing} and strides {self.strides} are whole pixels from 1 up")
         positive = ("feature_lr", "batch_size", "feature_every", "subintervals", "passes", "sdm_alpha")
-        for name in (*positive, "border_threshold", "iterations_per_scale", "grid_lr", "damping", "mind_dilation"):
+        for name in (
+            *positive,
+            "border_threshold",
+            "iterations_per_scale",
+            "grid_lr",
+            "damping",
+            "target_damping",
+            "mind_dilation",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}")
-        if not 0 < self.grid_lr_decay <= 1:
-            raise ValueError(f"grid_lr_decay is a fraction in (0, 1], got {self.grid_lr_decay}; 1 keeps the step size")
+        for name in ("grid_lr_decay", "feature_lr_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a fraction in (0, 1], got {getattr(self, name)}; 1 keeps the step size")
         if min(self.smooth_weights) < 0 or max(self.smooth_weights) >= 1:
             raise ValueError(f"smooth_weights lie in [0, 1), got {self.smooth_weights}; try 0.0125 0.0125 0.025")
         for name in ("converged_px", "sdm_weight"):
@@ -176,6 +198,8 @@ class FeaturePair(nn.Module):
             self.fixed = (
                 self.moving if config.shared_weights else FeatureCNN(config.spatial_dims, final_tanh=config.final_tanh)
             )
+            if config.same_start:
+                self.fixed.load_state_dict(self.moving.state_dict())
 
     def forward(
         self, moving: Tensor, fixed: Tensor, moving_sdm: Tensor | None = None, fixed_sdm: Tensor | None = None
@@ -231,13 +255,14 @@ def signed_distance_maps(labels: Tensor, classes: Sequence[int], alpha: float = 
     return torch.tanh(alpha * torch.from_numpy(maps)).to(labels.device)
 
 
-def demons_step(moving: Tensor, fixed: Tensor, damping: float = 1e-8) -> Tensor:
+def demons_step(moving: Tensor, fixed: Tensor, damping: float = 1e-8, scratch: Tensor | None = None) -> Tensor:
     """Closed-form Demons update at every pixel, averaged over the feature channels.
 
     Args:
         moving: features already warped by the current field, (B, C, *shape).
         fixed: features to meet, same shape.
         damping: keeps the quotient finite where both are flat, in squared feature units.
+        scratch: memory from `step_scratch`, for loops that take many untracked steps.
 
     Returns:
         Update in pixels, (B, D, *shape), never longer than 0.5 px; zero where ``moving`` is flat or equals ``fixed``.
@@ -250,7 +275,7 @@ def demons_step(moving: Tensor, fixed: Tensor, damping: float = 1e-8) -> Tensor:
     if moving.shape != fixed.shape:
         raise ValueError(f"moving {tuple(moving.shape)} and fixed {tuple(fixed.shape)} must have the same shape")
     if not (torch.is_grad_enabled() and (moving.requires_grad or fixed.requires_grad)):
-        return _demons_step_in_place(moving, fixed, damping)
+        return _untracked_step(moving, fixed, damping, step_scratch(moving) if scratch is None else scratch)
     difference = fixed - moving
     slopes = torch.gradient(moving, dim=tuple(range(2, moving.ndim)))  # M_x, M_y
     denominator = difference.square() + damping  # lambda
@@ -260,25 +285,29 @@ def demons_step(moving: Tensor, fixed: Tensor, damping: float = 1e-8) -> Tensor:
     return torch.stack([(gain * slope).mean(1) for slope in slopes], dim=1)
 
 
-def _demons_step_in_place(moving: Tensor, fixed: Tensor, damping: float) -> Tensor:
-    """`demons_step` without a graph: same numbers, less than half the time, most of it reading and writing memory.
+def step_scratch(features: Tensor) -> Tensor:
+    """Memory for `demons_step` on features of this shape. Fresh pages cost as much as the arithmetic; these stay.
 
-    Large images are worked off one pair after the other, which keeps the buffers in the processor's cache.
+    Pairs too large for the processor's cache together are worked off one after the other, and share it.
     """
-    if moving.device.type == "cpu" and moving.shape[0] > 1 and moving[0].numel() > 1 << 16:
-        return torch.cat(
-            [_demons_step_in_place(m, f, damping) for m, f in zip(moving.split(1), fixed.split(1), strict=True)]
-        )
-    gain = fixed - moving
-    denominator = (gain * gain).add_(damping)
-    slopes = []
-    for axis in range(2, moving.ndim):
-        slope, last = torch.empty_like(moving), moving.shape[axis] - 1
+    pairs = 1 if features[0].numel() > 1 << 16 and features.device.type == "cpu" else features.shape[0]
+    return features.new_empty(features.ndim, pairs, *features.shape[1:])
+
+
+def _untracked_step(moving: Tensor, fixed: Tensor, damping: float, scratch: Tensor) -> Tensor:
+    """`demons_step` without a graph: same numbers, less than half the time."""
+    if scratch.shape[1] < moving.shape[0]:
+        pairs = zip(moving.split(1), fixed.split(1), strict=True)
+        return torch.cat([_untracked_step(m, f, damping, scratch) for m, f in pairs])
+    gain, denominator, *slopes = scratch
+    torch.sub(fixed, moving, out=gain)
+    torch.mul(gain, gain, out=denominator).add_(damping)
+    for axis, slope in enumerate(slopes, start=2):
+        last = moving.shape[axis] - 1
         _difference(moving, axis, 2, slope.narrow(axis, 1, last - 1)).mul_(0.5)
         _difference(moving.narrow(axis, 0, 2), axis, 1, slope.narrow(axis, 0, 1))
         _difference(moving.narrow(axis, last - 1, 2), axis, 1, slope.narrow(axis, last, 1))
         denominator.addcmul_(slope, slope)
-        slopes.append(slope)
     gain.div_(denominator)
     return torch.stack([slope.mul_(gain).mean(1) for slope in slopes], dim=1)
 
@@ -311,7 +340,7 @@ def feature_loss(
     step = demons_step(warp(moving, displacement), fixed, config.damping)
     with torch.no_grad():
         warped_sdm = warp(moving_sdm, displacement)
-        target = demons_step(warped_sdm, fixed_sdm, config.damping)
+        target = demons_step(warped_sdm, fixed_sdm, config.target_damping)
         mask = torch.ones_like(target[:, :1])
         if config.border_mask:
             near = (warped_sdm.abs() < config.border_threshold) | (fixed_sdm.abs() < config.border_threshold)
@@ -379,7 +408,13 @@ def half_extent(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def grid_gradient(
-    moving: Tensor, fixed: Tensor, control_px: Tensor, grid: BSplineGrid, smooth_weight: float, config: SutsConfig
+    moving: Tensor,
+    fixed: Tensor,
+    control_px: Tensor,
+    grid: BSplineGrid,
+    smooth_weight: float,
+    config: SutsConfig,
+    scratch: Tensor | None = None,
 ) -> Tensor:
     """The B-spline descent layer (sec. 2.1): what the grid optimizer takes as gradient of the control grid.
 
@@ -390,12 +425,13 @@ def grid_gradient(
         grid: the scale's control grid; with a stride, the features are pooled by it.
         smooth_weight: weight of the smoothness penalty.
         config: damping and form of the penalty.
+        scratch: as for `demons_step`.
 
     Returns:
         Minus the local mean of the update around each knot plus the penalty's pull, (B, D, *grid.knots), pixels.
     """
     displacement = grid.dense(control_px) / grid.stride
-    update = demons_step(warp(moving, displacement), fixed, config.damping) * grid.stride
+    update = demons_step(warp(moving, displacement), fixed, config.damping, scratch) * grid.stride
     if config.smooth_on == "update":
         update = update - smooth_weight * (update - _local_mean(update))
         return -grid.adjoint_mean(update)
@@ -431,8 +467,9 @@ def advance(
         The pairs ``num_steps`` updates on.
     """
     extent = half_extent(state.control, grid.shape)
+    weight, scratch = config.smooth_weights[scale], step_scratch(moving)
     for _ in range(num_steps):
-        gradient = grid_gradient(moving, fixed, state.control * extent, grid, config.smooth_weights[scale], config)
+        gradient = grid_gradient(moving, fixed, state.control * extent, grid, weight, config, scratch)
         done = state.step.double() / config.iterations_per_scale
         decay = config.grid_lr_decay + (1 - config.grid_lr_decay) * (1 + torch.cos(torch.pi * done)) / 2
         state = state.moved(gradient, config.grid_lr * decay)

@@ -35,12 +35,18 @@ SIZES = {
     "smoke": ClaimSize(
         3,
         "phantom:abdomen?n=9&size=96&seed={seed}",
-        {"grid_spacing": (12, 8, 5), "iterations_per_scale": 80, "subintervals": 16, "test_fraction": 1 / 3},
+        {
+            "grid_spacing": (12, 8, 5),
+            "iterations_per_scale": 80,
+            "subintervals": 16,
+            "feature_lr": 5e-3,
+            "test_fraction": 1 / 3,
+        },
     ),
     "demo": ClaimSize(
         5,
         "phantom:abdomen?n=10&size=160&seed={seed}",
-        {"iterations_per_scale": 200, "subintervals": 40, "test_fraction": 0.3},
+        {"iterations_per_scale": 200, "subintervals": 40, "feature_lr": 2e-3, "test_fraction": 0.3},
     ),
     "paper": ClaimSize(10, "phantom:abdomen?n=10&size=320&seed={seed}", {"test_fraction": 0.3}),
 }

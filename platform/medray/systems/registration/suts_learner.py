@@ -6,6 +6,7 @@ the scales over the epochs (one epoch is one scale of the scheme) and are saved 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,8 +81,7 @@ class SutsLearner(Learner):
         self.schedule = Schedule(num_epochs=self.num_scales * config.passes, batch_size=config.batch_size)
         self.shape = tuple(self.pairs[0].moving.shape)
         self._maps: dict[int, Tensor] = {}
-        self._grids = scale_grids(self.shape, config, torch.empty(0))
-        self._full = [BSplineGrid(self.shape, spacing) for spacing in config.grid_spacing]
+        self._grids: dict[torch.device, list[tuple[BSplineGrid, BSplineGrid]]] = {}
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """The Feature Optimizer; the Grid Optimizer is part of each pair's state."""
@@ -114,12 +114,13 @@ class SutsLearner(Learner):
 
     def training_step(self, batch: PairBatch, step: Step) -> Mapping[str, SumCount]:
         """`feature_every` grid updates of each pair, then one update of the features."""
+        self._set_rate(step)
         scale = step.epoch % self.num_scales
-        grid, full = self._grids[scale], self._full[scale]
+        grid, full = self._scales(batch.moving.device)[scale]
         with step.autocast():
             moving, fixed = self.networks["features"](batch.moving, batch.fixed)  # B in figure 1, tracked
         moving, fixed = moving.float(), fixed.float()
-        state = self._states(batch.index.tolist(), scale)
+        state = self._states(batch.index.tolist(), scale, batch.moving.device)
         state = advance(  # C, not tracked
             pool(moving.detach(), grid.stride),
             pool(fixed.detach(), grid.stride),
@@ -135,6 +136,16 @@ class SutsLearner(Learner):
         step.update("features")
         self._keep(batch.index.tolist(), state, scale)
         return {"loss": SumCount(total.detach(), count.detach()), "dice": self._dice(batch, displacement)}
+
+    def _set_rate(self, step: Step) -> None:
+        """Linear rise, then a cosine down to `feature_lr_decay`: a function of the step alone, so resuming is exact."""
+        config = self.config
+        steps_per_epoch = -(-len(self.pairs) * config.subintervals // config.batch_size)
+        done = min(1.0, step.index / (steps_per_epoch * self.schedule.num_epochs))
+        decay = config.feature_lr_decay + (1 - config.feature_lr_decay) * (1 + math.cos(math.pi * done)) / 2
+        rise = min(1.0, (step.index + 1) / max(1, config.feature_lr_warmup))
+        for group in step.optimizers["features"].param_groups:
+            group["lr"] = config.feature_lr * decay * rise
 
     def num_validation_samples(self) -> int:
         """Validation pairs."""
@@ -159,17 +170,26 @@ class SutsLearner(Learner):
             self._maps[key] = signed_distance_maps(torch.from_numpy(label)[None], self.labels, self.config.sdm_alpha)[0]
         return self._maps[key]
 
-    def _states(self, indices: Sequence[int], scale: int) -> GridState:
+    def _scales(self, device: torch.device) -> list[tuple[BSplineGrid, BSplineGrid]]:
+        """Each scale's control grid over the pooled features and over every pixel."""
+        if device not in self._grids:
+            like = torch.empty(0, device=device)
+            full = [BSplineGrid(self.shape, spacing, device=device) for spacing in self.config.grid_spacing]
+            self._grids[device] = list(zip(scale_grids(self.shape, self.config, like), full, strict=True))
+        return self._grids[device]
+
+    def _states(self, indices: Sequence[int], scale: int, device: torch.device) -> GridState:
         """Where the pairs stand at this scale; a pair that enters it starts from its upscaled grid (or from zero)."""
         rows = [self._enter(self.sample_state.get(index), scale) for index in indices]
-        return GridState(*(torch.cat([getattr(row, name) for row in rows]) for name in _STATE))
+        return GridState(*(torch.cat([getattr(row, name) for row in rows]).to(device) for name in _STATE))
 
     def _enter(self, kept: dict[str, Tensor] | None, scale: int) -> GridState:
         if kept is not None and int(kept["scale"]) == scale:
             return GridState(*(kept[name][None] for name in _STATE))
         if kept is None or scale == 0:
-            return GridState.start(torch.zeros(1, len(self.shape), *self._grids[0].knots))
-        return GridState.start(refine(kept["control"][None], self._grids[scale - 1], self._grids[scale]))
+            return GridState.start(torch.zeros(1, len(self.shape), *self._scales(_CPU)[0][0].knots))
+        coarse, fine = self._scales(_CPU)[scale - 1][0], self._scales(_CPU)[scale][0]
+        return GridState.start(refine(kept["control"][None], coarse, fine))
 
     def _keep(self, indices: Sequence[int], state: GridState, scale: int) -> None:
         for row, index in enumerate(indices):
@@ -183,6 +203,7 @@ class SutsLearner(Learner):
         return SumCount(dice.nansum(), dice.isfinite().sum())
 
 
+_CPU = torch.device("cpu")
 _STATE = ("control", "exp_avg", "exp_avg_sq", "step")
 
 

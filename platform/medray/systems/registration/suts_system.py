@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medray.classical.elastix import register_elastix, require_elastix
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.data.geometry import Align, canonical
 from medray.data.intensity import Mode
@@ -108,13 +110,13 @@ class Suts(System[SutsSettings]):
         "smoke": Preset(
             about="phantom of 96 x 96 pixels, 9 training pairs; about a minute on 2 cores",
             data="phantom:abdomen?n=6&size=96&seed=0",
-            config={"grid_spacing": (12, 8, 5), "iterations_per_scale": 60, "subintervals": 12},
+            config={"grid_spacing": (12, 8, 5), "iterations_per_scale": 60, "subintervals": 12, "feature_lr": 5e-3},
             compare=("mind", "intensity"),
         ),
         "demo": Preset(
             about="phantom of 160 x 160 pixels, 49 training pairs; about ten minutes on 2 cores",
             data="phantom:abdomen?n=10&size=160&seed=0",
-            config={"iterations_per_scale": 200, "subintervals": 40, "validation_fraction": 0.0},
+            config={"iterations_per_scale": 200, "subintervals": 40, "feature_lr": 2e-3},
             compare=("mind", "intensity", "sdm", "elastix"),
         ),
         "paper": Preset(
@@ -129,7 +131,11 @@ class Suts(System[SutsSettings]):
         "cnn": Variant(about="learned features, the paper's method"),
         "mind": Variant(about="hand-crafted MIND-SSC features in the same optimizer", config={"features": "mind"}),
         "intensity": Variant(about="raw intensities in the same optimizer", config={"features": "intensity"}),
-        "sdm": Variant(about="distance maps of the true labels, an oracle", config={"features": "sdm"}),
+        "sdm": Variant(
+            about="distance maps of the true labels, an oracle", config={"features": "sdm", "damping": 1e-8}
+        ),
+        "undamped": Variant(about="equation 3 to the letter, no damping", config={"damping": 1e-8}),
+        "own_start": Variant(about="each CNN from random weights of its own", config={"same_start": False}),
         "shared_weights": Variant(about="one CNN for both modalities", config={"shared_weights": True}),
         "no_border_mask": Variant(about="learning everywhere, not only at borders", config={"border_mask": False}),
         "elastix": Variant(
@@ -177,6 +183,8 @@ class Suts(System[SutsSettings]):
     def train(self, work: Workbench, splits: Splits) -> Trained:
         """Fix the grid and the organs, then learn the features if there are any."""
         config = self.config
+        if config.aligner == "elastix":
+            require_elastix()
         refs = self._pairs(splits.train)
         grid = self._work_grid(refs)
         values = config.labels or tuple(
@@ -289,9 +297,9 @@ def align_pair(
 ) -> NDArray[np.float32]:
     """Displacement of one pair in pixels, (D, *shape), by whatever the settings say."""
     if config.aligner == "elastix":
-        from medray.classical.elastix import register_elastix
-
-        return register_elastix(pair.moving, pair.fixed, spacing=pair.spacing_mm)
+        # Each level halves the resolution: the coarsest one still has to have something to see.
+        levels = max(1, min(4, int(math.log2(min(pair.fixed.shape) / 12))))
+        return register_elastix(pair.moving, pair.fixed, spacing=pair.spacing_mm, num_levels=levels)
     moving, fixed = (torch.from_numpy(image)[None, None] for image in (pair.moving, pair.fixed))
     maps: list[torch.Tensor | None] = [None, None]
     if config.features == "sdm":

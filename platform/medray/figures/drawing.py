@@ -1,6 +1,6 @@
 """Pictures of registrations, training curves and feature maps, as matplotlib figures.
 
-How images are turned is told in `medray.report.views`. Volumes are shown by three orthogonal slices: those that hold
+How images are turned is told in `medray.figures.views`. Volumes are shown by three orthogonal slices: those that hold
 most of the labels, or through the middle where there are none.
 
 Color is never the only sign, and the colors stay apart under the common color-vision deficiencies (Okabe and Ito).
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medray.report.views import View, views
+from medray.figures.views import View, views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

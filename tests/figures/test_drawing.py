@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from medray.report.figures import curves, feature_panel, registration_overview, to_png
-from medray.report.views import views
+from medray.figures.drawing import curves, feature_panel, registration_overview, to_png
+from medray.figures.views import views
 
 FloatArray = NDArray[np.float64]
 SHAPE = (5, 6, 7)
@@ -231,6 +231,6 @@ def test_png_is_a_png_and_the_same_every_time(shifted: dict[str, Any]) -> None:
 
 
 def test_importing_figures_is_cheap() -> None:
-    code = "import sys, medray.report.figures; sys.exit(bool({'matplotlib', 'torch'} & set(sys.modules)))"
+    code = "import sys, medray.figures.drawing; sys.exit(bool({'matplotlib', 'torch'} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
