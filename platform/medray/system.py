@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.learner import Learner
@@ -201,6 +201,8 @@ class System(ABC, Generic[ConfigT]):
     variants: ClassVar[Mapping[str, Variant]]
     predict_inputs: ClassVar[tuple[str, ...]]
     """Names of the files `predict` takes, in order."""
+    learning_signal: ClassVar[tuple[str, Literal["max", "min"]]] = ("loss", "min")
+    """The training metric that shows whether it learns, and the direction; held by a test on the smoke preset."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

@@ -43,7 +43,7 @@ def smooth_field(shape: tuple[int, ...], peak_px: float, seed: int = 1) -> Tenso
 def quick(**changes: object) -> SutsConfig:
     return dataclasses.replace(
         SutsConfig(grid_spacing=(16, 8), smooth_weights=(0.01, 0.01), strides=(1, 1), iterations_per_scale=60,
-                   subintervals=12, features="intensity"),
+                   subintervals=12, features="intensity", damping=1e-8),
         **changes,
     )  # fmt: skip
 
@@ -74,6 +74,9 @@ def test_feature_pair_variants():
     assert sum(p.numel() for p in shared.parameters()) == 6312
     one, other = shared(moving, moving)
     assert_close(one, other)
+    both = FeaturePair(SutsConfig(append_mind=True))(moving, fixed)[1]
+    assert both.shape == (1, 14, 20, 22)
+    assert_close(both[:, 8:], FeaturePair(SutsConfig(features="mind"))(moving, fixed)[1])
     with pytest.raises(ValueError, match="oracle"):
         FeaturePair(SutsConfig(features="sdm"))(moving, fixed)
     with pytest.raises(ValueError, match="3 spatial axes"):
@@ -119,7 +122,7 @@ def test_loss_is_zero_for_the_teachers_own_features_and_leaves_an_empty_pair_alo
     labels = torch.zeros(1, 30, 40, dtype=torch.int64)
     labels[:, 10:20, 12:24] = 3
     moving, fixed = signed_distance_maps(labels, (0, 3)), signed_distance_maps(labels.roll(2, dims=2), (0, 3))
-    config = SutsConfig()
+    config = SutsConfig(damping=1e-8, target_damping=1e-8)
     total, count = feature_loss(moving, fixed, moving, fixed, torch.zeros(1, 2, 30, 40), config)
     assert count > 0
     assert total.item() == pytest.approx(0.0, abs=1e-6)
@@ -131,8 +134,8 @@ def test_loss_is_zero_for_the_teachers_own_features_and_leaves_an_empty_pair_alo
 
 def test_second_loss_is_the_distance_of_the_features_to_the_maps_class_after_class():
     sdm = torch.stack([torch.full((6, 6), -1.0), torch.full((6, 6), 1.0)])[None]  # nowhere near a border
-    features = torch.zeros(1, 8, 6, 6)
-    features[:, 1::2] = 1.0  # odd channels follow class 1 and are right, even ones are off by 1
+    features = torch.zeros(1, 8 + 6, 6, 6)  # with MIND's channels behind them, which are not learned
+    features[:, 1:8:2] = 1.0  # odd channels follow class 1 and are right, even ones are off by 1
     config = SutsConfig(sdm_weight=0.5, border_mask=False)
     total, count = feature_loss(features, features, sdm, sdm, torch.zeros(1, 2, 6, 6), config)
     assert (total / count).item() == pytest.approx(0.5 * (0.5 + 0.5))

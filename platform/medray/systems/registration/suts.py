@@ -53,6 +53,9 @@ class SutsConfig:
     final_tanh: bool = False
     """Squash the features to [-1, 1], the range of the distance maps; the paper's last layer is linear."""
 
+    append_mind: bool = False
+    """Let the descent layer see MIND's channels beside the learned ones, in training and registration alike; costs
+    half as much time again (paper: off)."""
     same_start: bool = True
     """Both CNNs start from the same random weights (paper: not said). Otherwise they first have to find each other."""
 
@@ -215,18 +218,21 @@ class FeaturePair(nn.Module):
                 f"{self.config.spatial_dims} spatial axes; resample them to one grid or set spatial_dims"
             )
         if self.config.features == "cnn":
-            return self.moving(moving), self.fixed(fixed)
+            learned = self.moving(moving), self.fixed(fixed)
+            if not self.config.append_mind:
+                return learned
+            hand_crafted = self._mind(moving), self._mind(fixed)
+            return torch.cat([learned[0], hand_crafted[0]], dim=1), torch.cat([learned[1], hand_crafted[1]], dim=1)
         if self.config.features == "mind":
-            radius, dilation = self.config.mind_radius, self.config.mind_dilation
-            return (
-                mind_ssc(moving, radius=radius, dilation=dilation),
-                mind_ssc(fixed, radius=radius, dilation=dilation),
-            )
+            return self._mind(moving), self._mind(fixed)
         if self.config.features == "intensity":
             return moving, fixed
         if moving_sdm is None or fixed_sdm is None:
             raise ValueError("features='sdm' is an oracle and needs the labels of both images; use features='cnn'")
         return moving_sdm, fixed_sdm
+
+    def _mind(self, image: Tensor) -> Tensor:
+        return mind_ssc(image, radius=self.config.mind_radius, dilation=self.config.mind_dilation)
 
 
 def signed_distance_maps(labels: Tensor, classes: Sequence[int], alpha: float = 0.01) -> Tensor:
@@ -353,9 +359,10 @@ def feature_loss(
 
 
 def _map_error(features: Tensor, sdm: Tensor) -> Tensor:
-    """Mean squared difference of the features and the distance maps, which repeat over the channels."""
-    channels = torch.arange(features.shape[1], device=sdm.device) % sdm.shape[1]
-    return (features - sdm[:, channels]).square().mean()
+    """Mean squared difference of the learned channels and the distance maps, which repeat over them."""
+    learned = features[:, : LAYERS[-1][1]]
+    channels = torch.arange(learned.shape[1], device=sdm.device) % sdm.shape[1]
+    return (learned - sdm[:, channels]).square().mean()
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ class Suts(System[SutsSettings]):
     slug = "suts"
     config_class = SutsSettings
     predict_inputs = ("moving", "fixed")
+    learning_signal = ("dice", "max")  # the loss compares steps, and the better the alignment the fewer are easy
     presets: ClassVar[Mapping[str, Preset]] = {
         "smoke": Preset(
             about="phantom of 96 x 96 pixels, 9 training pairs; about a minute on 2 cores",
