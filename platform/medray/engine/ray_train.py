@@ -201,13 +201,16 @@ def _in_thread(function: Callable[[], LoopResult], stop_file: Path) -> LoopResul
             outcome.append(function())
         except BaseException as error:
             errors.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=target, name="ray-train", daemon=True)
-    thread.start()
+    # An event, not thread.join(): a join that is interrupted takes the thread for ended (Python 3.11).
+    done = threading.Event()
+    threading.Thread(target=target, name="ray-train", daemon=True).start()
     deadline: float | None = None
-    while thread.is_alive():
+    while not done.is_set():
         try:
-            thread.join(timeout=0.2)
+            done.wait(timeout=0.2)
         except KeyboardInterrupt:
             if deadline is not None:
                 raise
