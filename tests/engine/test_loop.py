@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def worker(rank: int, size: int, root: str, makes: dict[str, Callable[[], Learne
     torch.set_num_threads(1)
     for name, make in makes.items():
         run_loop(make, World(rank, size), settings(Path(root) / name))
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # gloo's threads may abort an ordinary interpreter exit, and everything is on disk by now
 
 
 @pytest.fixture

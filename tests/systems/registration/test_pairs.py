@@ -158,10 +158,25 @@ def test_volumes_are_cut_into_slices_through_both_labels() -> None:
     fields = {"moving": array, "fixed": array, "moving_label": labels[0], "fixed_label": labels[1]}
     case = Case("p", "p", {name: Held(volume(value)) for name, value in fields.items()})
     pairs = PairReader(grid(2)).load(form_pairs([case])[0])
-    assert [pair.id for pair in pairs] == ["p/z=8", "p/z=11", "p/z=14"]
-    np.testing.assert_array_equal(pairs[0].fixed, array[:, :, 8])
-    assert (pairs[0].affine @ np.array([0, 0, 0, 1.0]))[2] == 8
+    assert [pair.id for pair in pairs] == ["p/z=10", "p/z=11", "p/z=13"]
+    np.testing.assert_array_equal(pairs[0].fixed, array[:, :, 10])
+    assert (pairs[0].affine @ np.array([0, 0, 0, 1.0]))[2] == 10
     assert slice_pair(PairReader(grid(3)).load(form_pairs([case])[0])[0], 3).fixed_label is not None
+
+
+def test_slices_can_be_matched_by_the_organs_own_extent() -> None:
+    array = np.random.default_rng(0).normal(size=(8, 8, 20)).astype(np.float32)
+    labels = [np.zeros((8, 8, 20), dtype=np.int64) for _ in range(2)]
+    labels[0][2:5, 2:5, 0:8] = 1
+    labels[1][2:5, 2:5, 10:18] = 1
+    fields = {"moving": array, "fixed": array, "moving_label": labels[0], "fixed_label": labels[1]}
+    case = Case("p", "p", {name: Held(volume(value)) for name, value in fields.items()})
+    (pair,) = PairReader(grid(2, num_slices=1, match_slices="organ")).load(form_pairs([case])[0])
+    assert pair.id == "p/z=14,4"
+    np.testing.assert_array_equal(pair.moving, array[:, :, 4])
+    np.testing.assert_array_equal(pair.fixed, array[:, :, 14])
+    with pytest.raises(UserError, match="no slice has labels in both"):
+        PairReader(grid(2)).load(form_pairs([case])[0])
 
 
 def test_mixed_dimensions_are_told() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from medray.data.intensity import Mode, normalize_intensity
 from medray.errors import UserError
 from medray.nn.warp import compose, invert
 from medray.systems.registration.pairs import PairRef, organs
+
+MatchSlices = Literal["position", "organ"]
+_SLICED_PART = 0.5
+"""Middle share of an organ's extent that slices are taken from when a number of them is asked for."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class WorkGrid:
         align: how the moving image is laid over the fixed one before anything is learned.
         num_slices: slices taken from each volume where both label maps have something; 0 takes every such slice.
         normalize: intensity normalization of the moving and the fixed image.
+        match_slices: whether slices at one position make a pair, or slices at one fraction of each organ's own extent.
     """
 
     spatial_dims: int
@@ -37,6 +42,7 @@ class WorkGrid:
     align: Align
     num_slices: int
     normalize: tuple[Mode, Mode]
+    match_slices: MatchSlices = "position"
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class PairReader:
         pair = self.on_grid(placed)
         if self.grid.spatial_dims == pair.moving.ndim:
             return [pair]
-        return [slice_pair(pair, int(z)) for z in self._slices(pair)]
+        return [slice_pair(pair, z, moving_z) for z, moving_z in self._slices(pair)]
 
     def place(self, ref: PairRef) -> PlacedPair:
         """Lay the work grid over the fixed image and the moving image beside it.
@@ -170,19 +176,24 @@ class PairReader:
             return None
         return resample(placed.ref.fixed.volume("mask"), placed.grid, order=0, fill=0).array[0] > 0
 
-    def _slices(self, pair: ImagePair) -> NDArray[np.int64]:
-        """Evenly spread over the slices where both label maps have something; over all where there are no labels."""
-        depth = np.arange(pair.fixed.shape[-1])
-        for label in (pair.moving_label, pair.fixed_label):
-            if label is not None:
-                depth = np.intersect1d(depth, np.flatnonzero(label.any(axis=(0, 1))))
-        if len(depth) == 0:
+    def _slices(self, pair: ImagePair) -> list[tuple[int, int]]:
+        """Fixed and moving slice numbers of the slice pairs of two volumes."""
+        everywhere = np.arange(pair.fixed.shape[-1])
+        sides = [
+            everywhere if label is None else np.flatnonzero(label.any(axis=(0, 1)))
+            for label in (pair.fixed_label, pair.moving_label)
+        ]
+        if self.grid.match_slices == "position":
+            sides = [np.intersect1d(*sides)] * 2
+        if min(len(side) for side in sides) == 0:
             raise UserError(f"pair {pair.id}: no slice has labels in both images")
-        if self.grid.num_slices == 0 or self.grid.num_slices >= len(depth):
-            return depth
-        # The middles of equal portions: never the outermost slices, where an organ is a few pixels.
-        places = (np.arange(self.grid.num_slices) + 0.5) / self.grid.num_slices * len(depth)
-        return depth[places.astype(int)]
+        count = self.grid.num_slices or len(sides[0])
+        # Over the middle of the organ, since its outermost slices are a few pixels; at equal fractions of its extent.
+        places = (1 - _SLICED_PART) / 2 + _SLICED_PART * (np.arange(count) + 0.5) / count
+        if self.grid.num_slices == 0:
+            places = (np.arange(count) + 0.5) / count
+        numbers = [side[np.minimum((places * len(side)).astype(int), len(side) - 1)] for side in sides]
+        return list(dict.fromkeys((int(f), int(m)) for f, m in zip(*numbers, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -246,26 +257,32 @@ def _to_work_index(
     return (fixed_world - grid.affine[:3, 3]) @ np.linalg.pinv(grid.affine[:3, :dims]).T
 
 
-def slice_pair(pair: ImagePair, z: int) -> ImagePair:
-    """One slice of a pair of volumes along the last axis. In-plane truth only; landmarks belong to volumes."""
+def slice_pair(pair: ImagePair, z: int, moving_z: int | None = None) -> ImagePair:
+    """One slice of a pair of volumes along the last axis. In-plane truth only; landmarks belong to volumes.
+
+    Args:
+        pair: volumes on one grid.
+        z: slice of the fixed image.
+        moving_z: slice of the moving image, the same by default.
+    """
+    other = z if moving_z is None else moving_z
     in_plane = pair.affine.copy()
     in_plane[:3, 3] = pair.affine[:3, :3] @ np.array([0.0, 0.0, z]) + pair.affine[:3, 3]
 
-    def cut(array: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
-        return None if array is None else np.ascontiguousarray(array[..., z])
+    def cut(array: NDArray[Any] | None, number: int = z) -> Any:
+        return None if array is None else np.ascontiguousarray(array[..., number])
 
-    moving, fixed = cut(pair.moving), cut(pair.fixed)
-    truth = None if pair.truth is None else cut(pair.truth[:2])
+    same = other == z
     return ImagePair(
-        id=f"{pair.id}/z={z}",
-        moving=moving,  # type: ignore[arg-type]
-        fixed=fixed,  # type: ignore[arg-type]
+        id=f"{pair.id}/z={z}" + ("" if same else f",{other}"),
+        moving=cut(pair.moving, other),
+        fixed=cut(pair.fixed),
         spacing_mm=pair.spacing_mm[:2],
         affine=in_plane,
-        moving_label=cut(pair.moving_label),  # type: ignore[arg-type]
-        fixed_label=cut(pair.fixed_label),  # type: ignore[arg-type]
-        truth=truth,  # type: ignore[arg-type]
-        mask=cut(pair.mask),  # type: ignore[arg-type]
+        moving_label=cut(pair.moving_label, other),
+        fixed_label=cut(pair.fixed_label),
+        truth=cut(pair.truth[:2]) if pair.truth is not None and same else None,
+        mask=cut(pair.mask),
     )
 
 

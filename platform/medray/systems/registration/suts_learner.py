@@ -113,29 +113,26 @@ class SutsLearner(Learner):
         )
 
     def training_step(self, batch: PairBatch, step: Step) -> Mapping[str, SumCount]:
-        """`feature_every` grid updates of each pair, then one update of the features."""
+        """A portion of each pair's iterations; after every `feature_every` grid updates one update of the features."""
         self._set_rate(step)
-        scale = step.epoch % self.num_scales
+        config, scale = self.config, step.epoch % self.num_scales
         grid, full = self._scales(batch.moving.device)[scale]
-        with step.autocast():
-            moving, fixed = self.networks["features"](batch.moving, batch.fixed)  # B in figure 1, tracked
-        moving, fixed = moving.float(), fixed.float()
-        state = self._states(batch.index.tolist(), scale, batch.moving.device)
-        state = advance(  # C, not tracked
-            pool(moving.detach(), grid.stride),
-            pool(fixed.detach(), grid.stride),
-            state,
-            grid,
-            scale,
-            self.config.feature_every,
-            self.config,
-        )
-        displacement = full.dense(state.control * half_extent(state.control, self.shape))
-        total, count = feature_loss(moving, fixed, batch.moving_sdm, batch.fixed_sdm, displacement, self.config)  # D
-        step.backward(step.mean(total, count))
-        step.update("features")
-        self._keep(batch.index.tolist(), state, scale)
-        return {"loss": SumCount(total.detach(), count.detach()), "dice": self._dice(batch, displacement)}
+        indices = batch.index.tolist()
+        state = self._states(indices, scale, batch.moving.device)
+        loss = SumCount(0.0, 0.0)
+        for _ in range(config.iterations_per_scale // (config.subintervals * config.feature_every)):
+            with step.autocast():
+                moving, fixed = self.networks["features"](batch.moving, batch.fixed)  # B in figure 1, tracked
+            moving, fixed = moving.float(), fixed.float()
+            pooled = [pool(features.detach(), grid.stride) for features in (moving, fixed)]
+            state = advance(*pooled, state, grid, scale, config.feature_every, config)  # C, not tracked
+            displacement = full.dense(state.control * half_extent(state.control, self.shape))
+            total, count = feature_loss(moving, fixed, batch.moving_sdm, batch.fixed_sdm, displacement, config)  # D
+            step.backward(step.mean(total, count))
+            step.update("features")
+            loss += SumCount(total.detach(), count.detach())
+        self._keep(indices, state, scale)
+        return {"loss": loss, "dice": self._dice(batch, displacement)}
 
     def _set_rate(self, step: Step) -> None:
         """Linear rise, then a cosine down to `feature_lr_decay`: a function of the step alone, so resuming is exact."""

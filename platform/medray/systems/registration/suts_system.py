@@ -19,7 +19,7 @@ from medray.data.geometry import Align, canonical
 from medray.data.intensity import Mode
 from medray.data.splits import split_by_patient
 from medray.errors import UserError
-from medray.learner import Learner
+from medray.learner import Learner, seed_of
 from medray.nn.weights import load_network
 from medray.system import (
     ClaimResult,
@@ -32,7 +32,8 @@ from medray.system import (
     Variant,
     Workbench,
 )
-from medray.systems.registration.pair_reader import ImagePair, PairReader, WorkGrid
+from medray.systems.registration.augmentation import augmented
+from medray.systems.registration.pair_reader import ImagePair, MatchSlices, PairReader, WorkGrid
 from medray.systems.registration.pairs import (
     Pairing,
     PairRef,
@@ -74,6 +75,11 @@ class SutsSettings(SutsConfig):
     out."""
     slices_per_volume: int = 3
     """With spatial_dims 2 and volumes as data: axial slices taken from each pair; 0 takes all with labels."""
+    match_slices: MatchSlices = "position"
+    """Which slices of two volumes make a pair: those at one position, or those at one fraction of each image's own
+    organ (for volumes that are not aligned across slices)."""
+    augmented_copies: int = 0
+    """Randomly deformed and re-toned copies of each training pair that train beside it (paper 0); for few patients."""
     labels: tuple[int, ...] = ()
     """Organ values to learn from and to score; all that occur if left out."""
     label_names: tuple[str, ...] = ()
@@ -251,6 +257,7 @@ class Suts(System[SutsSettings]):
             shape=config.shape or tuple(int(n) for n in np.max(extents, axis=0)),
             align=align,
             num_slices=config.slices_per_volume,
+            match_slices=config.match_slices,
             normalize=tuple(a if s == "auto" else s for s, a in zip(sides, automatic, strict=True)),  # type: ignore[arg-type]
         )
 
@@ -270,6 +277,7 @@ def work_grid(trained: Trained) -> WorkGrid:
         shape=None,
         align=kept["align"],
         num_slices=kept["num_slices"],
+        match_slices=kept["match_slices"],
         normalize=tuple(kept["normalize"]),
     )
 
@@ -281,6 +289,11 @@ def make_learner(
     reader = PairReader(grid, label_channels=config.label_channels)
     free = PairReader(replace(grid, shape=None), label_channels=config.label_channels)
     pairs = [pair for ref in refs for pair in reader.load(ref)]
+    for copy in range(config.augmented_copies):
+        pairs += [
+            augmented(pair, torch.Generator().manual_seed(seed_of("copy", copy, pair.id)))
+            for pair in pairs[: len(pairs) // (copy + 1)]
+        ]
     held_out = [pair for ref in validation for pair in free.load(ref)]
     return SutsLearner(config, pairs, held_out, labels)
 
