@@ -184,7 +184,7 @@ class PairReader:
             for label in (pair.fixed_label, pair.moving_label)
         ]
         if self.grid.match_slices == "position":
-            sides = [np.intersect1d(*sides)] * 2
+            sides = [np.intersect1d(sides[0], sides[1])] * 2
         if min(len(side) for side in sides) == 0:
             raise UserError(f"pair {pair.id}: no slice has labels in both images")
         count = self.grid.num_slices or len(sides[0])

@@ -125,7 +125,7 @@ class SutsLearner(Learner):
                 moving, fixed = self.networks["features"](batch.moving, batch.fixed)  # B in figure 1, tracked
             moving, fixed = moving.float(), fixed.float()
             pooled = [pool(features.detach(), grid.stride) for features in (moving, fixed)]
-            state = advance(*pooled, state, grid, scale, config.feature_every, config)  # C, not tracked
+            state = advance(pooled[0], pooled[1], state, grid, scale, config.feature_every, config)  # C, not tracked
             displacement = full.dense(state.control * half_extent(state.control, self.shape))
             total, count = feature_loss(moving, fixed, batch.moving_sdm, batch.fixed_sdm, displacement, config)  # D
             step.backward(step.mean(total, count))
