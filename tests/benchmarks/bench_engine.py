@@ -38,7 +38,7 @@ class Prepared:
         self.config = dataclasses.replace(config, subintervals=subintervals, iterations_per_scale=iterations)
         system = Suts(self.config)
         splits = system.split(open_source(preset.data), seed=0)
-        refs = system._pairs(splits.train)
+        refs = system._pairs(splits.train, "auto")
         reader = PairReader(system._work_grid(refs))
         self.pairs = [pair for ref in refs for pair in reader.load(ref)]
 

@@ -39,11 +39,11 @@ from medray.data.intensity import normalize_intensity
 from medray.learner import Step
 from medray.metrics.registration import end_point_error_px, folded_pixels
 from medray.nn.bspline import BSplineGrid
+from medray.nn.grid_state import GridState
 from medray.nn.warp import warp
 from medray.systems.registration.pair_reader import ImagePair
 from medray.systems.registration.suts import (
     FeaturePair,
-    GridState,
     SutsConfig,
     advance,
     demons_step,

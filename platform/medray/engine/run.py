@@ -151,8 +151,9 @@ def _train(
 
 
 def _open_data(system: System[Any], options: RunOptions) -> tuple[Source, Splits]:
-    source = open_source(options.data)
-    source = _checked(system, source, options, known={})
+    if not options.data:
+        raise UserError("this preset needs your own data; give a folder, a manifest or another source with --data")
+    source = _checked(system, open_source(options.data), options, known={})
     return source, system.split(source, options.seed)
 
 

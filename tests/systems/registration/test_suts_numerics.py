@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from medray.nn.bspline import BSplineGrid
+from medray.nn.grid_state import GridState
 from medray.nn.warp import pixel_grid, warp
 from medray.systems.registration.suts import (
     FeatureCNN,
     FeaturePair,
-    GridState,
     SutsConfig,
     advance,
     demons_step,

@@ -17,10 +17,10 @@ from torch.optim import Adam, Optimizer
 from medray.learner import Learner, Schedule, Step, SumCount, seed_of
 from medray.metrics.registration import dice_per_label, warp_labels
 from medray.nn.bspline import BSplineGrid, refine
+from medray.nn.grid_state import GridState
 from medray.systems.registration.pair_reader import ImagePair
 from medray.systems.registration.suts import (
     FeaturePair,
-    GridState,
     SutsConfig,
     advance,
     feature_loss,

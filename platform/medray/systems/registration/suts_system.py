@@ -47,6 +47,7 @@ from medray.systems.registration.pictures import overview_figure
 from medray.systems.registration.scoring import ScoredPair, score_pair, summarize
 from medray.systems.registration.suts import FeaturePair, SutsConfig, register, signed_distance_maps
 from medray.systems.registration.suts_learner import SutsLearner
+from medray.systems.registration.suts_presets import PRESETS, VARIANTS
 
 _EXAMPLES = 3
 _PAIRS_PER_TASK = 6
@@ -63,8 +64,8 @@ class SutsSettings(SutsConfig):
     fixed: str = ""
     """Modality of the fixed images; the other one (paper: MR)."""
     pairing: Pairing = "auto"
-    """Which images are paired: those of one patient, or all with all (paper); auto: the former where patients have
-    both."""
+    """Which images are paired to train on: those of one patient, or all with all (paper); auto: the former where
+    patients have both. Tests pair the images of one patient where patients have both."""
     align: Align | Literal["auto"] = "auto"
     """How images are laid over each other before: in scanner coordinates, by their centers, or stretched to one extent;
     auto: scanner coordinates for images of one patient, centers otherwise."""
@@ -113,43 +114,8 @@ class Suts(System[SutsSettings]):
     config_class = SutsSettings
     predict_inputs = ("moving", "fixed")
     learning_signal = ("dice", "max")  # the loss compares steps, and the better the alignment the fewer are easy
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "smoke": Preset(
-            about="phantom of 96 x 96 pixels, 9 training pairs; about a minute on 2 cores",
-            data="phantom:abdomen?n=6&size=96&seed=0",
-            config={"grid_spacing": (12, 8, 5), "iterations_per_scale": 60, "subintervals": 12, "feature_lr": 5e-3},
-            compare=("mind", "intensity"),
-        ),
-        "demo": Preset(
-            about="phantom of 160 x 160 pixels, 49 training pairs; about ten minutes on 2 cores",
-            data="phantom:abdomen?n=10&size=160&seed=0",
-            config={"iterations_per_scale": 200, "subintervals": 40, "feature_lr": 2e-3},
-            compare=("mind", "intensity", "sdm", "elastix"),
-        ),
-        "paper": Preset(
-            about="the paper's sizes and schedule; on your own CT and MR slices with --data",
-            data="phantom:abdomen?n=10&size=320&seed=0",
-            config={"validation_fraction": 0.0},
-            compare=("mind", "intensity", "elastix"),
-            seeds=10,
-        ),
-    }
-    variants: ClassVar[Mapping[str, Variant]] = {
-        "cnn": Variant(about="learned features, the paper's method"),
-        "mind": Variant(about="hand-crafted MIND-SSC features in the same optimizer", config={"features": "mind"}),
-        "intensity": Variant(about="raw intensities in the same optimizer", config={"features": "intensity"}),
-        "sdm": Variant(
-            about="distance maps of the true labels, an oracle", config={"features": "sdm", "damping": 1e-8}
-        ),
-        "undamped": Variant(about="equation 3 to the letter, no damping", config={"damping": 1e-8}),
-        "own_start": Variant(about="each CNN from random weights of its own", config={"same_start": False}),
-        "shared_weights": Variant(about="one CNN for both modalities", config={"shared_weights": True}),
-        "no_border_mask": Variant(about="learning everywhere, not only at borders", config={"border_mask": False}),
-        "elastix": Variant(
-            about="elastix: mutual information, affine then 4-level B-spline",
-            config={"aligner": "elastix", "features": "intensity"},
-        ),
-    }
+    presets: ClassVar[Mapping[str, Preset]] = PRESETS
+    variants: ClassVar[Mapping[str, Variant]] = VARIANTS
 
     def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
         """Images always; labels where features are learned from them."""
@@ -192,7 +158,7 @@ class Suts(System[SutsSettings]):
         config = self.config
         if config.aligner == "elastix":
             require_elastix()
-        refs = self._pairs(splits.train)
+        refs = self._pairs(splits.train, self.config.pairing)
         grid = self._work_grid(refs)
         values = config.labels or tuple(
             sorted(frozenset().union(*label_values(splits.train, config.label_channels).values()))
@@ -205,14 +171,14 @@ class Suts(System[SutsSettings]):
             raise UserError(
                 "learning features needs label maps, and none of the training images has an organ in its own"
             )
-        validation = self._pairs(splits.validation) if splits.validation else []
+        validation = self._pairs(splits.validation, "auto") if splits.validation else []
         work.say(f"{len(refs)} training pairs on a grid of {' x '.join(map(str, grid.shape or ()))} pixels")
         fit = work.fit(functools.partial(make_learner, config, refs, validation, grid, values))
         return Trained(weights=fit.weights, about=about, metrics=fit.metrics, fits={"train": fit})
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """Register every pair among the cases and score it against labels, landmarks and truth."""
-        refs = self._pairs(cases)
+        refs = self._pairs(cases, "auto")
         numbered = list(enumerate(refs))
         chunks = [numbered[i : i + _PAIRS_PER_TASK] for i in range(0, len(numbered), _PAIRS_PER_TASK)]
         scored = work.map(functools.partial(_score, self.config, trained), chunks, name="evaluate")
@@ -232,8 +198,8 @@ class Suts(System[SutsSettings]):
 
         return run_claim(work, preset)
 
-    def _pairs(self, cases: Sequence[Case]) -> list[PairRef]:
-        return form_pairs(cases, moving=self.config.moving, fixed=self.config.fixed, pairing=self.config.pairing)
+    def _pairs(self, cases: Sequence[Case], pairing: Pairing) -> list[PairRef]:
+        return form_pairs(cases, moving=self.config.moving, fixed=self.config.fixed, pairing=pairing)
 
     def _work_grid(self, refs: Sequence[PairRef]) -> WorkGrid:
         """One grid for all training pairs: given, or the spacing and extent of the fixed images."""
