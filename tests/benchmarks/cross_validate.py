@@ -1,6 +1,6 @@
 """Cross-validate a preset by patient on real data: every patient is tested once by a model that never saw them.
 
-    python tests/benchmarks/cross_validate.py --preset prostate --data FOLDER --folds 4 --variants mind elastix cnn --seeds 0 1
+    python tests/benchmarks/cross_validate.py --preset prostate --data FOLDER --variants mind elastix cnn --seeds 0 1
 
 Prints a row per variant and seed: metrics over all held-out pairs, the lowest Dice, and the mean Dice of each patient.
 Fold k holds the patients whose number in alphabetical order is k modulo the number of folds. Folds run side by side.

@@ -292,6 +292,18 @@ def align_pair(
     return displacement
 
 
+def _align_or_stay(
+    config: SutsSettings, features: FeaturePair, pair: ImagePair, labels: Sequence[int]
+) -> tuple[NDArray[np.float32], str]:
+    """The displacement; where the classical peer gives up, none at all, and its reason for the table."""
+    try:
+        return align_pair(config, features, pair, labels), ""
+    except UserError as error:
+        if config.aligner != "elastix":
+            raise
+        return np.zeros((pair.fixed.ndim, *pair.fixed.shape), dtype=np.float32), str(error)
+
+
 def _score(config: SutsSettings, trained: Trained, refs: Sequence[tuple[int, PairRef]]) -> list[ScoredPair]:
     """Register and score some pairs; the first few of all get a picture. Runs as a Ray task."""
     features = _features(config, trained)
@@ -302,8 +314,10 @@ def _score(config: SutsSettings, trained: Trained, refs: Sequence[tuple[int, Pai
     for index, ref in refs:
         for number, pair in enumerate(reader.load(ref)):
             started = time.process_time()
-            displacement = align_pair(config, features, pair, labels)
+            displacement, failure = _align_or_stay(config, features, pair, labels)
             result = score_pair(pair, displacement, names, time.process_time() - started)
+            if failure:
+                result.row["failed"] = failure
             if index < _EXAMPLES and number == 0:
                 method = "elastix" if config.aligner == "elastix" else config.features
                 caption = f"{pair.id}, aligned by {method}"
