@@ -249,6 +249,15 @@ class System(ABC, Generic[ConfigT]):
         """
 
     @classmethod
+    def claim_setting(cls, preset: str) -> tuple[ConfigT, str]:
+        """Config and data source that `claim` runs with, for the record; its variants and seeds differ from it.
+
+        Raises:
+            UserError: the claim has no such preset.
+        """
+        return cls.config_class(**cls.presets[preset].config), cls.presets[preset].data
+
+    @classmethod
     @abstractmethod
     def claim(cls, work: Workbench, preset: str) -> ClaimResult:
         """Run the paper's central claim over variants and seeds."""

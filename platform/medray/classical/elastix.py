@@ -75,7 +75,7 @@ def register_elastix(
     moving_array, fixed_array = _check_images(moving, fixed)
     sizes = _check_spacing(spacing, fixed_array.ndim)
     _check_settings(num_levels, final_grid_spacing_px, max_iterations, num_samples, bending_weight, num_threads)
-    itk = _load_itk()
+    itk = load_elastix()
     parameters = _parameter_maps(
         itk, fixed_array.ndim, num_levels, final_grid_spacing_px, max_iterations, num_samples, bending_weight, seed
     )
@@ -127,10 +127,16 @@ def _run(itk: Any, moving: Any, fixed: Any, parameters: Any, num_threads: int) -
             itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads_before)
 
 
-def _load_itk() -> Any:
-    """The itk package with elastix in it, imported on first use: it takes seconds and most runs never need it."""
+def load_elastix() -> Any:
+    """The itk package with elastix in it, imported on first use: it takes seconds and most runs never need it.
+
+    Raises:
+        UserError: itk-elastix is not installed.
+    """
     require_elastix()
-    return importlib.import_module("itk")
+    itk = importlib.import_module("itk")
+    _ = itk.ElastixRegistrationMethod  # ITK loads its modules when they are first named
+    return itk
 
 
 def _check_images(moving: ArrayLike, fixed: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

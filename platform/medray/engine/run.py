@@ -113,10 +113,12 @@ def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Pat
         the checks with every raw value, and the run directory that holds claim.json.
     """
     system_class = registry.load(slug)
-    system = system_class(system_class.config_class(**system_class.presets[preset].config))
+    config, data = system_class.claim_setting(preset)
     run = RunDirectory.create(options.out, slug, "claim")
-    nothing = Splits((), (), ())
-    run.write_json("config.json", _describe(system, options, preset, "claim", Source(options.data, (), ""), nothing))
+    described = _describe(
+        system_class(config), replace(options, data=data), preset, "claim", Source(data, (), ""), Splits((), (), ())
+    )
+    run.write_json("config.json", described)
     started = time.perf_counter()
     with _resumable(run), _workbench(run, options) as work:
         result = system_class.claim(work, preset)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medray.data.sources import open_source
+from medray.errors import UserError
 from medray.metrics.statistics import paired_bootstrap
 from medray.system import ClaimCheck, ClaimResult, Row, Workbench
 from medray.systems.registration.suts_system import Suts, SutsSettings
@@ -28,6 +29,10 @@ class ClaimSize:
     seeds: int
     phantom: str
     config: Mapping[str, Any]
+
+    def settings(self) -> SutsSettings:
+        """The config all variants share; nothing is held out for validation."""
+        return SutsSettings(**{"validation_fraction": 0.0, **self.config})
 
 
 SIZES = {
@@ -52,6 +57,18 @@ SIZES = {
 }
 
 
+def claim_size(preset: str) -> ClaimSize:
+    """Look a size up.
+
+    Raises:
+        UserError: the claim is not run at this preset.
+    """
+    try:
+        return SIZES[preset]
+    except KeyError:
+        raise UserError(f"the claim runs on the phantom with --preset {', '.join(SIZES)}, not {preset}") from None
+
+
 def run_claim(work: Workbench, preset: str) -> ClaimResult:
     """Train and score every variant for every seed; seeds run side by side.
 
@@ -59,7 +76,7 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
         work: where to run; its seed is the first of the seeds.
         preset: a key of `SIZES`.
     """
-    size = SIZES[preset]
+    size = claim_size(preset)
     seeds = [work.seed + offset for offset in range(size.seeds)]
     work.say(f"claim with seeds {seeds}: cnn, mind and intensity across modalities, intensity within one")
     rows = [row for part in work.map_runs(functools.partial(_one_seed, size), seeds, name="seed") for row in part]
@@ -69,7 +86,7 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
 def _one_seed(size: ClaimSize, work: Workbench, seed: int) -> list[Row]:
     """All variants on one seed's subjects and split."""
     rows: list[Row] = []
-    common = SutsSettings(**{"validation_fraction": 0.0, **size.config})
+    common = size.settings()
     for variant in ("cnn", "mind", "intensity"):
         rows += _score(work, replace(common, **Suts.variants[variant].config), size.phantom, seed, variant)
     monomodal = size.phantom + "&monomodal=true"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medray.classical.elastix import register_elastix, require_elastix
+from medray.classical.elastix import load_elastix, register_elastix, require_elastix
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.data.geometry import Align, canonical
 from medray.data.intensity import Mode
@@ -192,6 +192,14 @@ class Suts(System[SutsSettings]):
         return predict_pair(align, work_grid(trained), request)
 
     @classmethod
+    def claim_setting(cls, preset: str) -> tuple[SutsSettings, str]:
+        """What all variants of the claim share."""
+        from medray.systems.registration.suts_claim import claim_size
+
+        size = claim_size(preset)
+        return size.settings(), size.phantom
+
+    @classmethod
     def claim(cls, work: Workbench, preset: str) -> ClaimResult:
         """See `suts_claim`."""
         from medray.systems.registration.suts_claim import run_claim
@@ -307,6 +315,8 @@ def _align_or_stay(
 def _score(config: SutsSettings, trained: Trained, refs: Sequence[tuple[int, PairRef]]) -> list[ScoredPair]:
     """Register and score some pairs; the first few of all get a picture. Runs as a Ray task."""
     features = _features(config, trained)
+    if config.aligner == "elastix":
+        load_elastix()  # takes seconds, which are not the registration's
     reader = PairReader(work_grid(trained), label_channels=config.label_channels)
     labels = trained.about["labels"]
     names = dict(zip(labels, trained.about["label_names"], strict=True))
