@@ -1,11 +1,10 @@
 """Registration with SUTS against elastix: accuracy and CPU time on the same pairs, one core, one run.
 
-    python tests/benchmarks/bench_registration.py --data DIR                       hand-crafted MIND features
-    python tests/benchmarks/bench_registration.py --data DIR --updates 1700 --bf16  and features learned on the spot
-    python tests/benchmarks/bench_registration.py --data DIR --weights w.safetensors  and features learned before
+    python tests/benchmarks/bench_registration.py --data DIR                           hand-crafted MIND features
+    python tests/benchmarks/bench_registration.py --data DIR --checkpoint RUN --test patient07   and learned ones
 
-DIR holds co-registered modalities of at least two patients (``patient/t1.nii.gz``, ``patient/flair.nii.gz``). The
-moving one is deformed by known fields, see `medray.data.deformed`; one patient is registered, the others train.
+DIR holds co-registered modalities of patients (``patient/t1.nii.gz``, ``patient/flair.nii.gz``). The moving one is
+deformed by known fields, see `medray.data.deformed`. RUN is a training run of the preset brain on other patients.
 The table gives the mean end-point error in the brain, folded pixels, CPU seconds per pair (features included), and
 their ratio to elastix. Then the throughput at batch 1, 8 and 32, and where the time of one grid update goes.
 Not a test: numbers depend on the machine, ratios much less.
@@ -18,7 +17,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import contextlib
 import dataclasses
 import statistics
 import sys
@@ -29,19 +27,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from medray.classical.elastix import register_elastix
 from medray.data.case import Case
 from medray.data.deformed import deformed_cases
 from medray.data.intensity import normalize_intensity
-from medray.learner import Step
+from medray.engine.models import load_model
 from medray.metrics.registration import end_point_error_px, folded_pixels
 from medray.nn.bspline import BSplineGrid
 from medray.nn.grid_state import GridState
 from medray.nn.warp import warp
-from medray.systems.registration.pair_reader import ImagePair
+from medray.nn.weights import load_network
 from medray.systems.registration.suts import (
     FeaturePair,
     SutsConfig,
@@ -50,7 +47,6 @@ from medray.systems.registration.suts import (
     pool,
     register,
 )
-from medray.systems.registration.suts_learner import SutsLearner
 
 FAST: dict[str, Any] = {
     "smooth_on": "bending",
@@ -65,25 +61,6 @@ FAST: dict[str, Any] = {
 }
 """Where the grid updates are spent better than in the paper: pooled features at coarse scales, a step size that decays
 (30 steps then settle as well as 300), and a penalty on bending instead of stretching."""
-LEARN: dict[str, Any] = {
-    "sdm_alpha": 1.0,
-    "border_threshold": 0.9999,
-    "target_damping": 0.01,
-    "sdm_weight": 0.3,
-    "feature_lr": 4e-3,
-    "iterations_per_scale": 60,
-    "subintervals": 12,
-}
-"""Supervision for thin structures: distance maps that saturate after 2 px, damped like the features, and as a second
-target of their own."""
-
-
-class HalfPrecision(Step):
-    """Convolutions in bfloat16: three times as fast on processors that have it."""
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """As `Step.autocast`."""
-        return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +71,6 @@ class Pair:
     fixed: Tensor
     truth: Tensor
     mask: Tensor
-    moving_label: Tensor
-    fixed_label: Tensor
 
 
 def read(case: Case) -> Pair:
@@ -104,52 +79,12 @@ def read(case: Case) -> Pair:
     def image(name: str) -> Tensor:
         return torch.from_numpy(normalize_intensity(case.volume(name).array))[None]
 
-    def label(name: str) -> Tensor:
-        return torch.from_numpy(case.volume(name).array.astype(np.int64))
-
     return Pair(
         moving=image("moving"),
         fixed=image("fixed"),
         truth=torch.from_numpy(case.volume("displacement").array)[None],
-        mask=label("mask") > 0,
-        moving_label=label("moving_label"),
-        fixed_label=label("fixed_label"),
+        mask=torch.from_numpy(case.volume("mask").array) > 0,
     )
-
-
-def learn(pairs: Sequence[Pair], config: SutsConfig, updates: int, step_class: type[Step]) -> FeaturePair:
-    """Feature CNNs after at least ``updates`` updates of Algorithm 1, one process, no engine."""
-    images = [
-        ImagePair(
-            id=str(index),
-            moving=pair.moving[0, 0].numpy(),
-            fixed=pair.fixed[0, 0].numpy(),
-            spacing_mm=(1.0, 1.0),
-            affine=np.eye(4),
-            moving_label=pair.moving_label[0].numpy(),
-            fixed_label=pair.fixed_label[0].numpy(),
-        )
-        for index, pair in enumerate(pairs)
-    ]
-    per_pass = len(config.grid_spacing) * len(pairs) * config.subintervals / config.batch_size
-    config = dataclasses.replace(config, passes=max(1, round(updates / per_pass)))
-    torch.manual_seed(0)
-    learner = SutsLearner(config, images, labels=(1, 2, 3))
-    optimizers = learner.configure_optimizers()
-    index = 0
-    for epoch in range(learner.schedule.num_epochs):
-        learner.begin_epoch(epoch)
-        order = learner.order(epoch, seed=0)
-        losses = []
-        for start in range(0, len(order), config.batch_size):
-            batch = learner.collate(order[start : start + config.batch_size], epoch)
-            losses.append(learner.training_step(batch, step_class(optimizers, epoch=epoch, index=index))["loss"].mean)
-            index += 1
-        report(f"  scale {epoch % learner.num_scales + 1}, update {index}: loss {statistics.fmean(losses):.5f}")
-    network = learner.networks["features"]
-    if not isinstance(network, FeaturePair):
-        raise TypeError("SutsLearner keeps its FeaturePair under 'features'")
-    return network
 
 
 def report(line: str) -> None:
@@ -243,11 +178,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fixed", default="flair", help="modality that is met")
     parser.add_argument("--test", help="patient to register; the last one by default")
     parser.add_argument("--pairs", type=int, default=12, help="test pairs")
-    parser.add_argument("--train-pairs", type=int, default=40, help="training pairs")
-    parser.add_argument("--updates", type=int, default=0, help="feature updates; 0 learns nothing")
-    parser.add_argument("--bf16", action="store_true", help="learn in bfloat16")
-    parser.add_argument("--append-mind", action="store_true", help="MIND's channels beside the learned ones")
-    parser.add_argument("--weights", type=Path, help="learned features: read, or written after --updates")
+    parser.add_argument("--checkpoint", type=Path, help="a run of the preset brain, trained on other patients")
     parser.add_argument("--skip-paper", action="store_true", help="leave out the rows with the paper's 3 x 300 updates")
     return parser.parse_args()
 
@@ -258,35 +189,30 @@ def spread(cases: Sequence[Case], count: int) -> list[Pair]:
 
 
 def main() -> None:
-    """Learn, register, print."""
+    """Register, print."""
     args = parse()
     torch.set_num_threads(1)
     cases = deformed_cases(args.data, args.moving, args.fixed, every=2)
     test = args.test or cases[-1].patient
     pairs = spread([case for case in cases if case.patient == test], args.pairs)
     fast = SutsConfig(**FAST)
-    learned = dataclasses.replace(fast, **LEARN, append_mind=args.append_mind)
-    network = None
-    if args.updates:
-        report(f"learning features on the patients other than {test}")
-        train = spread([case for case in cases if case.patient != test], args.train_pairs)
-        network = learn(train, learned, args.updates, HalfPrecision if args.bf16 else Step)
-        if args.weights:
-            save_file({name: value.contiguous() for name, value in network.state_dict().items()}, args.weights)
-    elif args.weights:
-        network = FeaturePair(learned)
-        network.load_state_dict(load_file(args.weights))
+    network, append_mind = None, False
+    if args.checkpoint:
+        system, trained, _ = load_model(args.checkpoint, expect="suts")
+        append_mind = system.config.append_mind
+        network = FeaturePair(dataclasses.replace(fast, append_mind=append_mind))
+        load_network(network, trained.weights or args.checkpoint, prefix="features.")
     report(f"\n{len(pairs)} pairs of {test}, {tuple(pairs[0].moving.shape[2:])} px, one core")
     report(f"{'':<34}{'EPE px':>9}{'worst':>9}{'folded %':>11}{'CPU s':>10}{'elastix /':>10}")
     measure("unregistered", lambda pair: torch.zeros_like(pair.truth), pairs, None)
     elastix(pairs[0])  # the first call loads ITK
     reference_s = measure("elastix, MI, affine + B-spline", elastix, pairs, None)
-    cnn = "cnn + mind" if args.append_mind else "cnn"
+    cnn = "cnn + mind" if append_mind else "cnn"
     kinds: dict[str, tuple[SutsConfig, FeaturePair]] = {}
     mind = dataclasses.replace(fast, features="mind")
     kinds["mind"] = (mind, FeaturePair(mind))
     if network is not None:
-        kinds[cnn] = (dataclasses.replace(fast, append_mind=args.append_mind), network)
+        kinds[cnn] = (dataclasses.replace(fast, append_mind=append_mind), network)
     rows = [(f"{kind}, 3 x {fast.iterations_per_scale}, fast", *kinds[kind]) for kind in kinds]
     if not args.skip_paper:
         settled: dict[str, Any] = {"iterations_per_scale": 300, "subintervals": 60}

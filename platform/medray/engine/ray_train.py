@@ -184,11 +184,13 @@ def _collect(references: list[Any]) -> list[Any]:
 
     try:
         return list(ray.get(references))
-    except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from None
-    finally:
-        for reference in references:
-            ray.cancel(reference, force=True)
+    except BaseException as error:
+        # Only what still runs: cancelling a task that is just ending aborts the driver (Ray 2.60).
+        for reference in ray.wait(references, num_returns=len(references), timeout=0)[1]:
+            ray.cancel(reference)
+        if isinstance(error, ray.exceptions.RayTaskError):
+            raise error.as_instanceof_cause() from None
+        raise
 
 
 def _in_thread(function: Callable[[], LoopResult], stop_file: Path) -> LoopResult:
