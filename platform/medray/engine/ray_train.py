@@ -6,7 +6,9 @@ import importlib.metadata
 import json
 import logging
 import os
+import secrets
 import socket
+import sys
 import sysconfig
 import threading
 import time
@@ -38,7 +40,10 @@ def ray_session(num_workers: int) -> Iterator[None]:
     """Attach to the cluster the job was submitted to, or one running here, or start a local one; leave as found."""
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    cluster = _running_cluster()
+    if cluster in (None, "local"):
+        _protect_local_cluster()
+    import ray  # only now: it reads how to authenticate when it is imported
 
     if ray.is_initialized():
         yield
@@ -49,15 +54,23 @@ def ray_session(num_workers: int) -> Iterator[None]:
         "namespace": "medray",
         "runtime_env": _runtime_env(),
     }
-    cluster = _running_cluster()
-    if cluster not in (None, "local"):
-        ray.init(address=cluster, **options)
-    else:
+    if cluster in (None, "local"):
         ray.init(address="local", num_cpus=max(os.cpu_count() or 1, num_workers), include_dashboard=False, **options)
+    else:
+        ray.init(address=cluster, **options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _protect_local_cluster() -> None:
+    """A token for this cluster alone. Ray listens on every interface, and left to itself it would leave a token file
+    in the home directory, after which `ray start` asks for a token that `ray job submit` does not send.
+    """
+    if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _runtime_env() -> dict[str, Any]:
