@@ -33,6 +33,8 @@ ResultT = TypeVar("ResultT")
 
 _FAILURE = "failure.json"
 _STOP_PATIENCE_S = 60.0
+_ONE_PRESS_S = 1.0
+"""Interrupts this close together are one: a shell or a supervisor may signal both the process and its group."""
 
 
 @contextmanager
@@ -227,10 +229,13 @@ def _in_thread(function: Callable[[], LoopResult], stop_file: Path) -> LoopResul
         try:
             done.wait(timeout=0.2)
         except KeyboardInterrupt:
+            now = time.monotonic()
             if deadline is not None:
-                raise
+                if now > deadline - _STOP_PATIENCE_S + _ONE_PRESS_S:
+                    raise
+                continue
             stop_file.touch()
-            deadline = time.monotonic() + _STOP_PATIENCE_S
+            deadline = now + _STOP_PATIENCE_S
             log.warning("stopping after this step with a checkpoint; Ctrl-C again stops at once")
         if deadline is not None and time.monotonic() > deadline:
             raise KeyboardInterrupt("the workers did not stop in time")
