@@ -88,6 +88,17 @@ def test_a_model_for_slices_takes_volumes_slice_by_slice(scans: tuple[Path, Path
     assert len(set(seen)) == 1
 
 
+def test_slices_without_an_image_stay_where_they_are(tmp_path: Path) -> None:
+    image = np.zeros((16, 16, 4), dtype=np.float32)
+    image[4:9, 5:11, 1] = 1.0
+    nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / "a.nii.gz")
+    flat = WorkGrid(2, None, None, "world", 0, ("none", "none"))
+    request = PredictRequest(inputs=[tmp_path / "a.nii.gz"] * 2, out=tmp_path / "w.nii.gz")
+    result = predict_pair(lambda pair: np.ones((2, *pair.fixed.shape), dtype=np.float32), flat, request)
+    field = np.linalg.norm(nib.load(result.files["displacement"]).get_fdata()[..., 0, :], axis=-1)
+    assert [bool(field[..., z].any()) for z in range(4)] == [False, True, False, False]
+
+
 def test_png_in_png_out(tmp_path: Path) -> None:
     from PIL import Image
 

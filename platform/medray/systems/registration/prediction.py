@@ -79,9 +79,15 @@ def predict_pair(align: AlignPair, grid: WorkGrid, request: PredictRequest) -> P
 def _align(align: AlignPair, grid: WorkGrid, pair: ImagePair) -> NDArray[np.float32]:
     if pair.moving.ndim == grid.spatial_dims:
         return align(pair)
-    slices = [align(slice_pair(pair, z)) for z in range(pair.fixed.shape[-1])]
-    in_plane = np.stack(slices, axis=-1)
+    slices = (slice_pair(pair, z) for z in range(pair.fixed.shape[-1]))
+    still = np.zeros((2, *pair.fixed.shape[:2]), dtype=np.float32)
+    in_plane = np.stack([align(one) if _shows_something(one) else still for one in slices], axis=-1)
     return np.concatenate([in_plane, np.zeros_like(in_plane[:1])])
+
+
+def _shows_something(pair: ImagePair) -> bool:
+    """Whether neither image is constant: slices beyond the body have nothing to align."""
+    return bool(np.ptp(pair.moving) > 0 and np.ptp(pair.fixed) > 0)
 
 
 def _picture(pair: ImagePair, displacement: NDArray[np.float32], grid: WorkGrid) -> bytes:
