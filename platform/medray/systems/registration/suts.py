@@ -10,7 +10,7 @@ Departs from the paper, each time for a measured reason or because the text is s
 - The smoothness penalty pulls the control grid toward its local mean (``smooth_on="field"``). Taken literally, on the
   update, Adam's rescaling undoes it; ``smooth_on="update"`` keeps that reading.
 - Equation 3 gets a damping term of its own (``damping``), the CNNs start from the same weights and their learning rate
-  decays. Without these three the features of the phantom never beat MIND; docs/systems/suts.md has the numbers.
+  decays. Undamped features of the phantom end below no registration; docs/systems/suts.md has the numbers.
 - Equation 1 prints the penalty as (u + v)^2, but equation 2 follows from u^2 + v^2, which is used.
 
 Shape letters: B pairs, C feature channels, D = 2 or 3 axes, ``shape`` pixels, ``knots`` control points. Displacements
