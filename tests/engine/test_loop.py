@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.testing import assert_close
-from toy_learners import Diary, Regression, Rivals
+from toy_learners import Diary, Regression, Rivals, disc_learner
 
 from medray.engine.checkpoint import CheckpointStore
 from medray.engine.loop import LoopSettings, run_loop
@@ -132,6 +132,29 @@ def test_stopped_anywhere_and_resumed_is_bit_identical(tmp_path: Path, stop_afte
     assert dict(losses[0])[9] == dict(losses[1])[9]
 
 
+def test_suts_killed_inside_a_scale_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+    """Control grids and their moments come back with the weights, and the learning rate depends on the step alone."""
+    whole = train(tmp_path / "whole", disc_learner)
+    run = tmp_path / "killed"
+
+    def dies() -> Learner:
+        learner = disc_learner()
+        step = learner.training_step
+
+        def training_step(batch: Any, at: Step) -> Any:
+            if at.index == 7:
+                raise ConnectionError("gone")
+            return step(batch, at)
+
+        learner.training_step = training_step  # type: ignore[method-assign]
+        return learner
+
+    with pytest.raises(ConnectionError):
+        run_loop(dies, World(), settings(run, checkpoint_every_steps=3))
+    resumed = train(run, disc_learner, checkpoint_every_steps=3)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_a_killed_try_leaves_no_trace_in_the_log(tmp_path: Path) -> None:
     train(tmp_path, Regression)
     log = tmp_path / "metrics.jsonl"
@@ -149,6 +172,7 @@ def test_workers_agree_with_one(tmp_path: Path, size: int, free_port: int) -> No
         "regression": Regression,
         "rivals": Rivals,
         "diary": Diary,
+        "suts": disc_learner,
         "idle": functools.partial(Regression, num_samples=5, batch_size=2, num_epochs=2),
     }
     # One group of processes for all: starting them costs far more than training.
@@ -166,7 +190,7 @@ def test_workers_agree_with_one(tmp_path: Path, size: int, free_port: int) -> No
         logs = [list(read_json_lines(tmp_path / side / name / "metrics.jsonl")) for side in ("one", "many")]
         assert [r["step"] for r in logs[0]] == [r["step"] for r in logs[1]]
         for first, second in zip(*logs, strict=True):
-            for key in {"loss", "mse", "gap"} & first.keys():
+            for key in {"loss", "mse", "gap", "dice"} & first.keys():
                 assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-4)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -123,3 +124,32 @@ class Breaks(Regression):
         if step.epoch == 1:
             raise ZeroDivisionError("the learner's own mistake")
         return super().training_step(batch, step)
+
+
+def disc_learner() -> Learner:
+    """The real thing in small: SUTS on four pairs of discs in opposite contrast, whose grids live in sample state."""
+    from medray.systems.registration.pair_reader import ImagePair
+    from medray.systems.registration.suts import SutsConfig
+    from medray.systems.registration.suts_learner import SutsLearner
+
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    pairs = []
+    for shift in (2.0, -3.0, 4.0, 1.0, -2.0):
+        moving, fixed = (((rows - 16 - move) ** 2 + (columns - 16) ** 2).sqrt() for move in (shift, 0.0))
+        images = (8 - moving).tanh(), (fixed - 8).tanh()
+        labels = (moving < 8).long(), (fixed < 8).long()
+        pairs.append(
+            ImagePair(
+                id=str(shift),
+                moving=images[0].numpy(),
+                fixed=images[1].numpy(),
+                spacing_mm=(1.0, 1.0),
+                affine=np.eye(4),
+                moving_label=labels[0].numpy(),
+                fixed_label=labels[1].numpy(),
+            )
+        )
+    config = SutsConfig(
+        grid_spacing=(12, 8), smooth_weights=(0.01, 0.01), strides=(2, 1), iterations_per_scale=10, subintervals=2
+    )
+    return SutsLearner(config, pairs, pairs[:2])
