@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Preset] = {
         compare=("mind", "elastix"),
     ),
     "prostate": Preset(
-        about="MR to ultrasound slices with gland labels of a few patients; give --data FOLDER; five minutes",
+        about="MR to ultrasound slices with gland labels of a few patients; give --data FOLDER; two minutes",
         data="",
         config={
             "pairing": "all",
@@ -71,8 +71,8 @@ PRESETS: Mapping[str, Preset] = {
             "sdm_alpha": 0.1,
             "border_mask": False,
             "feature_lr": 5e-3,
-            "iterations_per_scale": 100,
-            "subintervals": 20,
+            "iterations_per_scale": 20,
+            "subintervals": 4,
             "test_fraction": 0.25,
             "validation_fraction": 0.0,
         },
