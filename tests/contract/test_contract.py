@@ -54,7 +54,9 @@ def test_the_class_keeps_its_entry(slug: str, system: type[System[Any]]) -> None
 def test_every_preset_and_variant_builds(system: type[System[Any]]) -> None:
     for preset in system.presets.values():
         for variant in system.variants.values():
-            system(system.config_class(**{**preset.config, **variant.config}))
+            changes = {**preset.config, **variant.config}
+            built = system(system.config_class(**changes)).config
+            assert all(getattr(built, name) == value for name, value in changes.items())
 
 
 def test_compared_variants_exist(system: type[System[Any]]) -> None:

@@ -285,8 +285,8 @@ def align_pair(
 ) -> NDArray[np.float32]:
     """Displacement of one pair in pixels, (D, *shape), by whatever the settings say."""
     if config.aligner == "elastix":
-        # Each level halves the resolution: the coarsest one still has to have something to see.
-        levels = max(1, min(4, int(math.log2(min(pair.fixed.shape) / 12))))
+        # The paper's 4 levels, fewer where halving 3 times would leave less than 12 pixels.
+        levels = max(1, min(4, 1 + int(math.log2(max(1.0, min(pair.fixed.shape) / 12)))))
         return register_elastix(pair.moving, pair.fixed, spacing=pair.spacing_mm, num_levels=levels)
     moving, fixed = (torch.from_numpy(image)[None, None] for image in (pair.moving, pair.fixed))
     maps: list[torch.Tensor | None] = [None, None]
