@@ -95,6 +95,9 @@ class Step:
     def mean(self, total: Tensor, count: Tensor | float) -> Tensor:
         """Total / count, both summed over all workers first: a loss whose gradient is right on any number of them.
 
+        To accumulate gradients over parts of a batch, give each part's total the count of the whole batch, and take the
+        same number of parts on every worker (``tensor_split``; some may be empty): workers wait for each other here.
+
         Args:
             total: sum of this worker's errors, a scalar with gradient.
             count: how many it summed; may be 0 on some workers, and then everywhere gives 0.
@@ -127,15 +130,31 @@ class SampleState(dict[int, dict[str, Tensor]]):
 
     The engine copies what a step has set to every worker and saves all of it in each checkpoint. SUTS keeps the control
     grid of each image pair and its optimizer's moments here.
+
+    Attributes:
+        before: what the samples set since the last `settle` held before; None where there was nothing.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.touched: set[int] = set()
+        self.before: dict[int, dict[str, Tensor] | None] = {}
 
     def __setitem__(self, index: int, value: dict[str, Tensor]) -> None:
-        self.touched.add(index)
+        self.before.setdefault(index, self.get(index))
         super().__setitem__(index, value)
+
+    def settle(self) -> None:
+        """Forget what was before."""
+        self.before.clear()
+
+    def undo(self) -> None:
+        """Put back what the samples held at the last `settle`."""
+        for index, value in self.before.items():
+            if value is None:
+                del self[index]
+            else:
+                super().__setitem__(index, value)
+        self.before.clear()
 
 
 class Learner(ABC):
@@ -148,10 +167,12 @@ class Learner(ABC):
         networks: everything with weights, by name. Saved in the checkpoint, moved to the device by the engine.
         schedule: how long and in what portions.
         sample_state: see `SampleState`; stays empty for most systems.
+        seed: the run's, set by whoever drives the learner before it asks for anything.
     """
 
     networks: nn.ModuleDict
     schedule: Schedule
+    seed: int = 0
 
     def __init__(self) -> None:
         self.sample_state = SampleState()
@@ -176,14 +197,33 @@ class Learner(ABC):
 
     @abstractmethod
     def collate(self, indices: Sequence[int], epoch: int) -> Any:
-        """The batch of these samples: nested tensors, dicts, lists or dataclasses, on CPU."""
+        """The batch of these samples: nested tensors, dicts, lists or dataclasses, on CPU.
+
+        May run ahead of the training steps, in a process of its own that was forked from this one. So it uses what the
+        constructor and `begin_epoch` have set, never weights or `sample_state`, and draws each sample's augmentation
+        from `sample_generator`: the batch is then the same wherever, whenever and beside whichever others it is made.
+
+        Raises:
+            UserError: a sample cannot be read.
+        """
+
+    def sample_generator(self, index: int, epoch: int) -> torch.Generator:
+        """Where the random draws of a sample's augmentation come from: the run's seed, the sample and the epoch."""
+        return torch.Generator().manual_seed(seed_of("sample", self.seed, index, epoch))
+
+    def sample_name(self, index: int) -> str:
+        """What a person knows the sample by, for messages: the case's id."""
+        return f"sample {index}"
 
     @abstractmethod
     def training_step(self, batch: Any, step: Step) -> Mapping[str, SumCount]:
         """Forward, backward and update for one batch. What it returns is logged."""
 
     def begin_epoch(self, epoch: int) -> None:  # noqa: B027  optional hook
-        """Called before an epoch's first batch, also when resuming in the middle of it."""
+        """Called before an epoch's first batch, also when resuming in the middle of it.
+
+        With batches prepared ahead it is also called in the processes that prepare them, sooner.
+        """
 
     def num_validation_samples(self) -> int:
         """0 unless the learner validates."""
@@ -192,6 +232,13 @@ class Learner(ABC):
     def validation_step(self, index: int) -> Mapping[str, SumCount]:
         """Score one validation sample; workers share the samples and the engine adds the sums."""
         return {}
+
+    def shard_units(self) -> Sequence[nn.Module]:
+        """Parts whose weights are brought together one at a time with ``--shard``: the blocks of a large network.
+
+        Each top-level network is a unit by itself anyway.
+        """
+        return ()
 
     def extra_state(self) -> dict[str, Any]:
         """Anything else a resumed run needs: tensors, numbers, strings and containers of them."""

@@ -21,6 +21,9 @@ from typing import Any, Protocol, TextIO
 
 _NOT_METRICS = {"name", "loop", "step", "epoch", "wall_s", "total_steps", "samples_per_second"}
 
+_WORTH_TELLING = 0.1
+"""Share of the time waiting for data from which a person should know."""
+
 
 class Tail:
     """The new whole lines of a growing JSON-lines file.
@@ -72,6 +75,7 @@ class State:
     Attributes:
         total_steps: updates in all, 0 while unknown.
         samples_per_second: as the run itself measured it, nan while unknown.
+        waiting: share of the time that steps wait for data, likewise.
     """
 
     total_steps: int = 0
@@ -80,6 +84,7 @@ class State:
     epoch: int = 0
     loss: float = math.nan
     samples_per_second: float = math.nan
+    waiting: float = math.nan
 
     def __post_init__(self) -> None:
         self._pace: deque[tuple[float, int]] = deque(maxlen=20)
@@ -102,6 +107,10 @@ class State:
         self.samples_per_second = _number(record, "samples_per_second", self.samples_per_second)
         if now is not None:
             self._pace.append((now, self.step))
+
+    def update_speed(self, record: Mapping[str, Any]) -> None:
+        """Take in one record of where the time goes."""
+        self.waiting = _number(record, "data_ms") / max(_number(record, "step_ms"), 1e-9)
 
     def remaining_s(self) -> float:
         """Seconds to the last step at the pace of the last records; nan while it cannot be told."""
@@ -220,6 +229,8 @@ def _told(state: State) -> list[str]:
     parts = [] if math.isnan(state.loss) else [f"loss {state.loss:.4g}"]
     if not math.isnan(state.samples_per_second):
         parts.append(f"{state.samples_per_second:.3g} samples/s")
+    if state.waiting > _WORTH_TELLING:
+        parts.append(f"{state.waiting:.0%} waiting for data")
     left = state.remaining_s()
     if not math.isnan(left):
         minutes, seconds = divmod(round(left), 60)
@@ -332,6 +343,8 @@ class Watcher:
             if news:
                 self._news = True
                 self._display.training(self.state)
+        elif record.get("name") == "speed":
+            self.state.update_speed(record)
         elif news:
             self._display.validation(record)
 

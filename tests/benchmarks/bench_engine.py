@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from medray.data.sources import open_source
-from medray.engine.loop import LoopSettings, run_loop, seed_everything
+from medray.engine.loop import LoopSettings, run_loop
+from medray.engine.seeding import seed_everything
 from medray.engine.world import World
 from medray.learner import Learner, Step
 from medray.systems.registration.pair_reader import PairReader
@@ -63,7 +64,7 @@ def bare(make: Prepared) -> int:
 
 def engine(make: Prepared, run: Path) -> int:
     """The same through `run_loop`."""
-    settings = LoopSettings(name="train", run=run, stop_file=run / "stop")
+    settings = LoopSettings(name="train", run=run)
     return run_loop(make, World(), settings).step
 
 

@@ -55,7 +55,7 @@ def test_every_shared_flag_reaches_the_engine(engine: SimpleNamespace) -> None:
         engine, "--data", "/scans", "--out", "elsewhere", "--num-workers", "2", "--use-gpu", "--precision", "bf16",
         "--seed", "7", "--bad-samples", "quarantine", "--compare", "cnn", "mind", "--config.no-border-mask",
     ).options  # fmt: skip
-    assert (options.data, options.out, options.num_workers, options.use_gpu) == ("/scans", Path("elsewhere"), 2, True)
+    assert (options.data, options.out, options.num_workers, options.use_gpu) == ("/scans", "elsewhere", 2, True)
     assert (options.precision, options.seed, options.bad_samples) == ("bf16", 7, "quarantine")
     assert options.compare == ("cnn", "mind")
     assert engine.asked.args[1].border_mask is False

@@ -14,23 +14,36 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.testing import assert_close
-from toy_learners import Diary, Regression, Rivals, disc_learner
+from toy_learners import Autoencoder, Diary, Regression, Rivals, Segmenter, disc_learner
 
 from medray.engine.checkpoint import CheckpointStore
+from medray.engine.host import Host
 from medray.engine.loop import LoopSettings, run_loop
+from medray.engine.options import LoopOptions
 from medray.engine.rundir import read_json_lines
 from medray.engine.world import World
 from medray.learner import Learner, Step
 
 
 def settings(run: Path, **more: Any) -> LoopSettings:
-    return LoopSettings(name="train", run=run, tensorboard=False, **more)
+    return LoopSettings(name="train", run=run, options=LoopOptions(**more), tensorboard=False)
 
 
 def final_state(run: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     found = CheckpointStore(run / "checkpoints" / "train").latest()
     assert found is not None
     return found
+
+
+class StopsAt(Host):
+    """Asks to stop after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def stop_requested(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
 
 
 def train(run: Path, make: Callable[[], Learner], **more: Any) -> dict[str, torch.Tensor]:
@@ -74,7 +87,7 @@ def test_loss_falls_and_every_sample_is_seen_once_an_epoch(tmp_path: Path) -> No
 
 def test_matches_the_plain_loop_of_the_docstring(tmp_path: Path) -> None:
     trained = train(tmp_path, Regression)
-    from medray.engine.loop import seed_everything
+    from medray.engine.seeding import seed_everything
 
     seed_everything(0, "init")
     learner = Regression()
@@ -96,28 +109,10 @@ def test_stopped_anywhere_and_resumed_is_bit_identical(tmp_path: Path, stop_afte
     reference_state = final_state(tmp_path / "whole")[1]
 
     run = tmp_path / "stopped"
-    run.mkdir()
-    calls = 0
-
-    class StopsItself(Diary):
-        def training_step(self, batch: Any, step: Step) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == stop_after:
-                (run / "stop").touch()
-            return super().training_step(batch, step)
-
-    from medray.engine import loop
-
-    before = loop._STOP_POLL_S
-    loop._STOP_POLL_S = 0.0
-    try:
-        first = run_loop(functools.partial(StopsItself, dropout=0.3), World(), settings(run, stop_file=run / "stop"))
-    finally:
-        loop._STOP_POLL_S = before
+    host = StopsAt(stop_after)
+    first = run_loop(make, World(), settings(run), host)
     assert not first.finished
     assert first.step == stop_after
-    (run / "stop").unlink()
     resumed = train(run, make)
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -173,6 +168,9 @@ def test_workers_agree_with_one(tmp_path: Path, size: int, free_port: int) -> No
         "rivals": Rivals,
         "diary": Diary,
         "suts": disc_learner,
+        "autoencoder": Autoencoder,
+        "segmentation": Segmenter,
+        "batch norm, frozen": functools.partial(Segmenter, "batch", frozen_statistics=True),
         "idle": functools.partial(Regression, num_samples=5, batch_size=2, num_epochs=2),
     }
     # One group of processes for all: starting them costs far more than training.

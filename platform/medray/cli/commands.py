@@ -14,7 +14,7 @@ from medray import registry
 from medray.cli import flags, show
 from medray.cli.app import COMMANDS, existing
 from medray.cli.sentences import parse
-from medray.engine.options import RunOptions
+from medray.engine.options import OPERATIONAL, RunOptions
 from medray.errors import UserError
 
 
@@ -28,7 +28,7 @@ def train(slug: str, argv: Sequence[str], prog: str) -> int:
 
     if folder and stored:
         _settled(stored, asked, folder)
-        show.run(run.resume(folder, num_workers=asked.options.num_workers, expect=slug))
+        show.run(run.resume(folder, options=asked.options, expect=slug))
     else:
         show.run(run.train(slug, asked.config, asked.options, preset=asked.preset, variant=asked.variant))
     return 0
@@ -157,7 +157,7 @@ def _stored(slug: str, system: flags.SystemClass, folder: Path) -> flags.Trainin
 
     saved = _read_config(slug, "--resume", folder)
     try:
-        options = config_from_plain(RunOptions, {**saved["options"], "out": Path(saved["options"]["out"])})
+        options = config_from_plain(RunOptions, saved["options"])
         config = config_from_plain(system.config_class, saved["config"])
         return flags.Training(saved["preset"], saved["variant"], folder, options, config)
     except (KeyError, TypeError) as error:
@@ -165,7 +165,7 @@ def _stored(slug: str, system: flags.SystemClass, folder: Path) -> flags.Trainin
 
 
 def _settled(stored: flags.Training, asked: flags.Training, folder: Path) -> None:
-    """Check that nothing but the number of workers differs from the run's own settings.
+    """Check that nothing that changes the result differs from the run's own settings.
 
     Raises:
         UserError: something does.
@@ -174,8 +174,8 @@ def _settled(stored: flags.Training, asked: flags.Training, folder: Path) -> Non
     for prefix, before, now in (("", stored.options, asked.options), ("config.", stored.config, asked.config)):
         pairs += [(prefix + item.name, getattr(before, item.name), getattr(now, item.name)) for item in fields(before)]
     for name, before, now in pairs:
-        same = before.resolve() == now.resolve() if isinstance(before, Path) else before == now
-        if not same and name != "num_workers":
+        same = Path(before).resolve() == Path(now).resolve() if name == "out" else before == now
+        if not same and name not in OPERATIONAL:
             flag = "--" + name.replace("_", "-")
             raise UserError(
                 f"{flag} of a run is settled when it starts: {folder} has {show.plain(before)}, got {show.plain(now)}; "

@@ -63,7 +63,12 @@ class EvaluateFlags(RunOptions):
     data: str
     seed: tyro.conf.Suppress[int] = 0
     max_failures: tyro.conf.Suppress[int] = 3
+    shard: tyro.conf.Suppress[bool] = False
+    skip_nonfinite: tyro.conf.Suppress[int] = 0
+    loader_workers: tyro.conf.Suppress[int] = -1
     checkpoint_every_steps: tyro.conf.Suppress[int] = 0
+    checkpoint_every_minutes: tyro.conf.Suppress[float] = 10.0
+    keep_checkpoints: tyro.conf.Suppress[int] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +160,8 @@ def parse_training(
                 Annotated[
                     Path | None,
                     tyro.conf.arg(
-                        help="A run directory to go on with, under its own settings; only --num-workers may change.",
+                        help="A run directory to go on with, under its own settings; only those that do not change the "
+                        "result (workers, checkpoints, loader) may be given anew.",
                         metavar="RUN",
                         help_behavior_hint="",
                     ),

@@ -7,11 +7,13 @@ schedules, per-sample state, position; plain tensors and numbers, loaded without
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import pickle
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +30,9 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
 _STATE = "state.pt"
-_CHECKSUMS = "checksums.json"
+CHECKSUMS = "checksums.json"
+BEST = "best"
+_OWNER = ".owner"
 
 
 class CorruptCheckpoint(Exception):
@@ -46,9 +50,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     try:
         save_file(tensors, path)
     except (OSError, SafetensorError) as error:
-        if "space left" in str(error) or "os error 28" in str(error):
-            raise UserError(f"no space left to write {path}; free some and go on with --resume") from None
-        raise
+        raise _disk_error(error, path) from error
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -72,39 +74,65 @@ class CheckpointStore:
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         self.folder = folder
         self.keep = keep
+        self._token = ""
+
+    def take_over(self) -> None:
+        """From now on, checkpoints are this object's to write; one that took over before may not write any more.
+
+        A worker that was given up for lost but lives on, or a second --resume of the same run, must not mix its
+        checkpoints with those of the one that goes on.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        self._token = f"{os.uname().nodename} {os.getpid()} {secrets.token_hex(8)}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left_over in self.folder.glob(".step-*"):  # of a writer that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
+            _write_durably(self.folder / _OWNER, self._token)
+        except OSError as error:
+            raise _disk_error(error, self.folder) from error
 
     def save(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], *, best: bool = False) -> Path:
         """Write a checkpoint; when this returns it is complete and durable.
 
         Raises:
-            UserError: the disk is full. Earlier checkpoints are untouched.
+            UserError: the disk is full, or another process has taken the run over. Earlier checkpoints are untouched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"step-{step:08d}"
         partial = self.folder / f".{target.name}.{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
         try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
             save_weights(partial / WEIGHTS, weights)
             torch.save(dict(state), partial / _STATE)
             sums = {name: _checksum(partial / name) for name in (WEIGHTS, _STATE)}
-            _write_durably(partial / _CHECKSUMS, json.dumps(sums, indent=1))
-        except OSError as error:
+            _write_durably(partial / CHECKSUMS, json.dumps(sums, indent=1))
+            _sync_folder(partial)
+            self._check_owner()
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+            if best:
+                _write_durably(self.folder / ".best.tmp", target.name)
+                os.replace(self.folder / ".best.tmp", self.folder / BEST)
+            _sync_folder(self.folder)
+        except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
-            if error.errno == 28:
-                raise UserError(f"no space left to write {target}; free some and go on with --resume") from None
+            if isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
+                raise _disk_error(error, target) from error
             raise
-        except UserError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        if best:
-            _write_durably(self.folder / ".best.tmp", target.name)
-            os.replace(self.folder / ".best.tmp", self.folder / "best")
-        _sync_folder(self.folder)
         self._drop_old()
         return target
+
+    def _check_owner(self) -> None:
+        try:
+            owner = (self.folder / _OWNER).read_text()
+        except FileNotFoundError:
+            return
+        if self._token and owner != self._token:
+            raise UserError(f"another process (host and pid {owner.rsplit(' ', 1)[0]}) has taken over {self.folder}")
 
     def latest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Weights and state of the newest checkpoint that is whole, or None.
@@ -118,9 +146,14 @@ class CheckpointStore:
                 log.warning("checkpoint %s is damaged (%s); going back to the one before it", path, error)
         return None
 
+    def newest(self) -> str:
+        """Name of the newest checkpoint, without looking into it; empty where there is none."""
+        names = [path.name for path in self._all()]
+        return names[-1] if names else ""
+
     def best(self) -> Path | None:
         """Weights of the best checkpoint if one was marked, else of the newest, else None."""
-        marked = self.folder / "best"
+        marked = self.folder / BEST
         if marked.exists():
             path = self.folder / marked.read_text().strip() / WEIGHTS
             if path.exists():
@@ -133,7 +166,7 @@ class CheckpointStore:
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         try:
-            sums = json.loads((path / _CHECKSUMS).read_text())
+            sums = json.loads((path / CHECKSUMS).read_text())
             for name, expected in sums.items():
                 if _checksum(path / name) != expected:
                     raise CorruptCheckpoint(f"checksum of {name} differs")
@@ -143,11 +176,20 @@ class CheckpointStore:
             raise CorruptCheckpoint(str(error).splitlines()[0]) from error
 
     def _drop_old(self) -> None:
-        marked = self.folder / "best"
+        marked = self.folder / BEST
         best = marked.read_text().strip() if marked.exists() else ""
         for path in self._all()[: -self.keep]:
             if path.name != best:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _disk_error(error: Exception, path: Path) -> Exception:
+    """The sentence for a full disk; any other error as it is."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    texts = ("space left", "os error 28", "quota exceeded", "file write failed", "unexpected pos")
+    if getattr(error, "errno", None) in full or any(text in str(error).lower() for text in texts):
+        return UserError(f"no space left to write {path}; free some and go on with --resume")
+    return error
 
 
 def _checksum(path: Path) -> str:

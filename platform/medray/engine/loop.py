@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from medray.engine.checkpoint import CheckpointStore
+from medray.engine.clock import StepClock
+from medray.engine.divergence import Diverged, find_culprits, sentence
+from medray.engine.host import Host
+from medray.engine.loader import Loader, Share, batches
 from medray.engine.metrics_log import MetricsLog
-from medray.engine.options import Precision
-from medray.engine.step import EngineStep
+from medray.engine.nested import to_device
+from medray.engine.options import LoopOptions
+from medray.engine.prepare import arithmetic, prepare_networks
+from medray.engine.seeding import seed_everything
+from medray.engine.snapshot import NormStatistics, copied, load_optimizer
+from medray.engine.step import EngineStep, NonFinite
 from medray.engine.world import World
-from medray.learner import Learner, SumCount, seed_of
+from medray.engine.writer import CheckpointWriter
+from medray.learner import Learner, SumCount
 
-_STOP_POLL_S = 0.5
+_LOGS_PER_EPOCH = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """What the loop needs to know beside the learner."""
+    """Which loop of which run this is, and how it is to compute.
+
+    Attributes:
+        name: of the loop in its run; stages of a chain have different ones.
+        run: local folder of the run.
+        options: see `LoopOptions`.
+        tensorboard: whether to write event files.
+    """
 
     name: str
     run: Path
-    seed: int = 0
-    precision: Precision = "fp32"
-    checkpoint_every_steps: int = 0
-    stop_file: Path | None = None
+    options: LoopOptions = field(default_factory=LoopOptions)
     tensorboard: bool = True
 
 
@@ -50,22 +61,37 @@ class LoopResult:
 
 @dataclass
 class _Position:
-    """Where a run is; saved in every checkpoint."""
+    """Where a run is; saved in every checkpoint.
+
+    Attributes:
+        epoch: of the next batch.
+        batch: number of the next batch in it.
+        step: updates behind us.
+        best: monitored metric of the best validation so far.
+        skipped: updates left out because something was not finite.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     best: float | None = None
+    skipped: int = 0
 
 
-def run_loop(make_learner: Callable[[], Learner], world: World, settings: LoopSettings) -> LoopResult:
-    """Train to the end of the learner's schedule, from the newest whole checkpoint if there is one."""
+def run_loop(
+    make_learner: Callable[[], Learner], world: World, settings: LoopSettings, host: Host | None = None
+) -> LoopResult:
+    """Train to the end of the learner's schedule, from the newest whole checkpoint if there is one.
+
+    Raises:
+        Diverged: a loss or gradient is not finite, more often than the options allow.
+        UserError: a sample cannot be read, the disk is full.
+    """
     started = time.perf_counter()
-    seed_everything(settings.seed, "init")
-    learner = make_learner()
-    loop = _Loop(learner, world, settings)
-    loop.restore()
-    finished, samples, busy_s = loop.run()
+    with arithmetic(settings.options):
+        seed_everything(settings.options.seed, "init")
+        loop = _Loop(make_learner(), world, settings, host or Host())
+        finished, samples, busy_s = loop.run()
     return LoopResult(
         finished=finished,
         step=loop.position.step,
@@ -77,28 +103,47 @@ def run_loop(make_learner: Callable[[], Learner], world: World, settings: LoopSe
 
 
 class _Loop:
-    def __init__(self, learner: Learner, world: World, settings: LoopSettings) -> None:
-        self.learner, self.world, self.settings = learner, world, settings
-        learner.networks.to(world.device)
-        world.share_weights(learner.networks)
+    def __init__(self, learner: Learner, world: World, settings: LoopSettings, host: Host) -> None:
+        self.learner, self.world, self.settings, self.host = learner, world, settings, host
+        self.options = settings.options
+        learner.seed = self.options.seed
+        self.first = world.rank == 0
+        self.store = CheckpointStore(settings.run / "checkpoints" / settings.name, keep=self.options.keep_checkpoints)
+        self.log = MetricsLog(settings.run, tensorboard=settings.tensorboard) if self.first else None
+        self.position = _Position()
+        self.bad: set[int] = set()
+        self.window: dict[str, SumCount] = {}
+        self.last_metrics: dict[str, float] = {}
+        saved = self._read()
+        self.resumed = saved is not None
+        if saved is not None:
+            learner.networks.load_state_dict(saved[0])
+        else:
+            world.share_weights(learner.networks)
+        prepare_networks(learner, world, self.options)
         self.optimizers = learner.configure_optimizers()
         self.schedulers = learner.configure_schedulers(self.optimizers)
-        self.step = EngineStep(self.optimizers, world=world, precision=settings.precision, seed=settings.seed)
-        self.store = CheckpointStore(settings.run / "checkpoints" / settings.name)
-        self.log = MetricsLog(settings.run, tensorboard=settings.tensorboard) if world.rank == 0 else None
-        self.position = _Position()
-        self.last_metrics: dict[str, float] = {}
-        self._next_stop_poll = 0.0
+        self.step = EngineStep(self.optimizers, world=world, precision=self.options.precision, seed=self.options.seed)
+        if saved is not None:
+            self._restore(saved[1])
+        self.norms = NormStatistics(learner.networks)
+        self.clock = StepClock(world)
+        self.loader = Loader(learner, world, self.options)
+        self.writer = CheckpointWriter(self.store, host.saved)
+        self._saved_at = time.monotonic()
 
-    def restore(self) -> None:
-        """Go back to the newest whole checkpoint."""
-        found = self.store.latest()
-        if found is None:
-            return
-        weights, state = found
-        self.learner.networks.load_state_dict(weights)
+    def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The newest whole checkpoint, read by the first worker: all must go on from the same."""
+        found = None
+        if self.first:
+            self.host.fetch_checkpoints(self.store.folder)
+            self.store.take_over()
+            found = self.store.latest()
+        return self.world.share(found)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_optimizer(optimizer, state["optimizers"][name])
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
         self.step.scaler.load_state_dict(state["scaler"])
@@ -106,101 +151,180 @@ class _Loop:
         self.learner.load_extra_state(state["extra"])
         self.last_metrics = dict(state["metrics"])
         self.position = _Position(**state["position"])
+        windows = state["windows"]
+        if len(windows) == self.world.size:
+            self.window = _window(windows[self.world.rank])
+        elif self.first:  # another number of workers: the sums go on in one place
+            for window in windows:
+                _add(self.window, _window(window))
         if self.log is not None:
             self.log.rewind(self.settings.name, self.position.step)
 
     def run(self) -> tuple[bool, int, float]:
         """All remaining epochs. Returns whether it got to the end, the samples seen and the seconds spent on them."""
         schedule, position = self.learner.schedule, self.position
-        samples, busy_s = 0, 0.0
-        finished = True
-        while finished and position.epoch < schedule.num_epochs:
-            began = time.perf_counter()
-            finished, seen = self._epoch()
-            samples += seen
-            busy_s += time.perf_counter() - began
-        if self.log is not None:
-            self.log.close()
+        samples, busy_s, finished = 0, 0.0, True
+        try:
+            if not self.resumed and schedule.num_epochs:
+                self._checkpoint()  # whatever happens to the first epoch, there is something from before it
+            self.loader.start(position.epoch, position.batch, position.step)
+            while finished and position.epoch < schedule.num_epochs:
+                began = time.perf_counter()
+                finished, seen = self._epoch()
+                samples += seen
+                busy_s += time.perf_counter() - began
+            self.writer.wait()
+        finally:
+            with contextlib.suppress(Exception):  # the error that ended the loop is the one to tell
+                self.writer.wait()
+            if self.log is not None:
+                self.log.close()
+        if self.first:
+            self.host.finish()
         return finished, samples, busy_s
 
     def _epoch(self) -> tuple[bool, int]:
-        schedule, position = self.learner.schedule, self.position
-        order = self.learner.order(position.epoch, self.settings.seed)
-        batches = [order[i : i + schedule.batch_size] for i in range(0, len(order), schedule.batch_size)]
-        total_steps = position.step + (schedule.num_epochs - position.epoch) * len(batches) - position.batch
-        log_every = max(1, len(batches) // 20)
+        schedule, position, options = self.learner.schedule, self.position, self.options
+        plan = batches(self.learner, position.epoch, options.seed)
+        total_steps = position.step + (schedule.num_epochs - position.epoch) * len(plan) - position.batch
+        log_every = max(1, len(plan) // _LOGS_PER_EPOCH)
+        seed_everything(options.seed, position.epoch, "epoch")
         self.learner.begin_epoch(position.epoch)
-        window: dict[str, SumCount] = {}
-        seen, seen_at_log, log_time = 0, 0, time.perf_counter()
-        while position.batch < len(batches):
-            batch = batches[position.batch]
-            self._train(batch, window)
+        seen, seen_at_log, log_time, stop = 0, 0, time.perf_counter(), False
+        while position.batch < len(plan):
+            with self.clock.part("data"):
+                share = self.loader.next()
+            with self.clock.part("compute"):
+                self._train(share, plan[position.batch])
+            self.clock.step()
+            seen += len(plan[position.batch])
             position.batch += 1
             position.step += 1
-            seen += len(batch)
-            if position.batch % log_every == 0 or position.batch == len(batches):
+            if position.batch % log_every == 0 or position.batch == len(plan):
                 now = time.perf_counter()
-                rate = (seen - seen_at_log) / max(now - log_time, 1e-9)
-                self._log("train", window, total_steps=total_steps, samples_per_second=round(rate, 3))
-                window, seen_at_log, log_time = {}, seen, now
-            stop = self._stop_requested()
-            every = self.settings.checkpoint_every_steps
-            if position.batch < len(batches) and (stop or (every and position.step % every == 0)):
+                rate = round((seen - seen_at_log) / max(now - log_time, 1e-9), 3)
+                self._log("train", self.window, total_steps=total_steps, samples_per_second=rate)
+                self._log("speed", self.clock.read(), **self._learning_rates())
+                self.window, seen_at_log, log_time = {}, seen, now
+            stop, due, bad = self.world.agree(*self._wishes(), bool(share.bad))
+            if bad:
+                self._note_bad(share)
+            inside = position.batch < len(plan)
+            every = options.checkpoint_every_steps
+            if inside and (stop or due or (every and position.step % every == 0)):
                 self._checkpoint()
-            if stop and position.batch < len(batches):
+            if stop and inside:
                 return False, seen
         self._end_epoch()
-        return not (stop and position.epoch < schedule.num_epochs) if batches else True, seen
+        return not (stop and position.epoch < schedule.num_epochs), seen
 
-    def _train(self, batch: Sequence[int], window: dict[str, SumCount]) -> None:
-        world, learner, position = self.world, self.learner, self.position
-        share = batch[world.rank :: world.size]
-        self.step.idle = not share
-        self.step.epoch, self.step.index = position.epoch, position.step
-        seed_everything(self.settings.seed, position.epoch, position.step, world.rank)
-        learner.sample_state.touched.clear()
+    def _wishes(self) -> tuple[bool, bool]:
+        """Whether the first worker was asked to stop, and whether by its clock a checkpoint is due."""
+        if not self.first:
+            return False, False
+        self.writer.check()
+        minutes = self.options.checkpoint_every_minutes
+        due = bool(minutes) and time.monotonic() - self._saved_at > 60 * minutes and not self.writer.busy
+        return self.host.stop_requested(), due
+
+    def _train(self, share: Share, batch: Any) -> None:
+        learner, position, step = self.learner, self.position, self.step
+        self.norms.keep()
+        learner.sample_state.settle()
         learner.networks.train()
-        metrics = learner.training_step(
-            _to(learner.collate(share or batch[:1], position.epoch), world.device), self.step
+        step.begin(
+            position.epoch,
+            position.step,
+            idle=not share.indices,
+            tolerant=position.skipped < self.options.skip_nonfinite,
         )
-        if self.step.scaler.is_enabled():
-            self.step.scaler.update()
-        if not self.step.idle:
-            for name, value in metrics.items():
-                window[name] = window[name] + value if name in window else value
-        self._share_sample_state()
+        seed_everything(self.options.seed, position.epoch, position.step, self.world.rank)
+        ready = to_device(share.batch, self.world.device, channels_last=self.options.channels_last)
+        try:
+            metrics = learner.training_step(ready, step)
+            step.end()
+        except NonFinite as error:
+            raise self._diverged(error, share, batch) from None
+        if step.left_out:
+            self._skip(share, batch)
+            return
+        if share.indices:
+            _add(self.window, metrics)
+        self._share_sample_state(bool(share.indices))
 
-    def _share_sample_state(self) -> None:
+    def _note_bad(self, share: Share) -> None:
+        """Samples that could not be read while training were left out of their batch; each is told once."""
+        for index, reason in [bad for theirs in self.world.gather(share.bad) for bad in theirs]:
+            if self.log is not None and index not in self.bad:
+                self.bad.add(index)
+                record = {"case": self.learner.sample_name(index), "reason": reason, "step": self.position.step}
+                self.log.note("quarantine.jsonl", f"set aside {record['case']}: {reason}", record)
+
+    def _share_sample_state(self, mine: bool) -> None:
         state = self.learner.sample_state
         if self.world.size > 1:
-            mine = {} if self.step.idle else {index: state[index] for index in state.touched}
-            for theirs in self.world.gather(mine):
+            for theirs in self.world.gather({index: state[index] for index in state.before} if mine else {}):
                 state.update(theirs)
+
+    def _blame(self, what: str, share: Share, batch: Any) -> str:
+        """Undo what the step left behind, and say which samples it failed on."""
+        self.learner.sample_state.undo()
+        self.norms.put_back()
+        culprits = []
+        if not self.options.shard:  # sharded weights come together for all workers at once, so none can ask alone
+            culprits = find_culprits(self.learner, self.step, share.indices)
+            self.norms.put_back()
+        everyone = [culprit for theirs in self.world.gather(culprits) for culprit in theirs]
+        names = [self.learner.sample_name(index) for index in batch]
+        return sentence(what, self.position.step, self.position.epoch, everyone, names)
+
+    def _diverged(self, error: NonFinite, share: Share, batch: Any) -> Diverged:
+        said = self._blame(str(error), share, batch)
+        if not self.step.moved:  # the state is still that from before the step
+            self._checkpoint()
+            self.writer.wait()
+        newest = self.world.share(self.store.newest())
+        return Diverged(
+            f"{said}; the newest checkpoint, {newest}, is from before it. Lower the learning rate or take the cases "
+            f"out; --skip-nonfinite N leaves out up to N such updates"
+        )
+
+    def _skip(self, share: Share, batch: Any) -> None:
+        self.position.skipped += 1
+        said = self._blame(f"the update of {' and '.join(self.step.left_out)} was left out: its loss or gradient",
+                           share, batch)  # fmt: skip
+        if self.log is not None:
+            record = {"reason": said, "step": self.position.step, "skipped": self.position.skipped}
+            self.log.note("skipped.jsonl", said, record)
 
     def _end_epoch(self) -> None:
         position, schedule = self.position, self.learner.schedule
         for scheduler in self.schedulers.values():
             scheduler.step()
         position.epoch, position.batch = position.epoch + 1, 0
+        last = position.epoch == schedule.num_epochs
         is_best = False
         every = schedule.validate_every_epochs
-        if (
-            every
-            and self.learner.num_validation_samples()
-            and (position.epoch % every == 0 or position.epoch == schedule.num_epochs)
-        ):
+        if every and self.learner.num_validation_samples() and (position.epoch % every == 0 or last):
             is_best = self._validate()
-        self._checkpoint(best=is_best)
+        # Where epochs are shorter than writing a checkpoint takes, not every one needs its own.
+        (busy,) = self.world.agree(self.first and self.writer.busy)
+        if is_best or last or not busy:
+            self._checkpoint(best=is_best)
 
     def _validate(self) -> bool:
         learner, world, position = self.learner, self.world, self.position
-        seed_everything(self.settings.seed, "validation", position.step)
+        seed_everything(self.options.seed, "validation", position.step)
+        world.share_buffers(learner.networks)
         learner.networks.eval()
         sums: dict[str, SumCount] = {}
+        together = self.options.shard and world.size > 1  # sharded weights come together for all workers at once
+        first, every = (0, 1) if together else (world.rank, world.size)
         with torch.no_grad():
-            for index in range(world.rank, learner.num_validation_samples(), world.size):
-                for name, value in learner.validation_step(index).items():
-                    sums[name] = sums[name] + value if name in sums else value
+            for index in range(first, learner.num_validation_samples(), every):
+                found = learner.validation_step(index)
+                if self.first or not together:
+                    _add(sums, found)
         means = self._log("validation", sums)
         monitor = learner.schedule.monitor
         if monitor is None or monitor not in means:
@@ -221,59 +345,56 @@ class _Loop:
                 entry[0] += total
                 entry[1] += count
         means = {key: total / count for key, (total, count) in sorted(added.items()) if count}
-        prefix = "" if name == "train" else f"{name}_"
-        self.last_metrics.update({prefix + key: value for key, value in means.items()})
+        if name != "speed":
+            prefix = "" if name == "train" else f"{name}_"
+            self.last_metrics.update({prefix + key: value for key, value in means.items()})
         if self.log is not None:
+            position = self.position
             self.log.write(
-                name, loop=self.settings.name, step=self.position.step, epoch=self.position.epoch, metrics=means, **more
+                name, loop=self.settings.name, step=position.step, epoch=position.epoch, metrics=means, **more
             )
+            self.host.observe(name, {**means, **more, "step": position.step, "epoch": position.epoch})
         return means
 
+    def _learning_rates(self) -> dict[str, float]:
+        return {
+            f"learning_rate_{name}": float(optimizer.param_groups[0]["lr"])
+            for name, optimizer in self.optimizers.items()
+        }
+
     def _checkpoint(self, *, best: bool = False) -> None:
-        if self.world.rank == 0:
-            state = {
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-                "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
-                "scaler": self.step.scaler.state_dict(),
-                "sample_state": dict(self.learner.sample_state),
-                "extra": self.learner.extra_state(),
-                "metrics": self.last_metrics,
-                "position": vars(self.position),
-            }
-            self.store.save(self.position.step, self.learner.networks.state_dict(), state, best=best)
-        self.world.agree(False)  # nobody runs ahead of a checkpoint that is not yet on disk
-
-    def _stop_requested(self) -> bool:
-        """Whether someone asked for a clean stop; all workers agree at the same step."""
-        stop_file = self.settings.stop_file
-        if stop_file is None:
-            return False
-        now = time.monotonic()
-        asked = False
-        if self.world.rank == 0 and now >= self._next_stop_poll:
-            self._next_stop_poll = now + _STOP_POLL_S
-            asked = stop_file.exists()
-        return self.world.agree(asked)
+        """Copy the state and let it be written; training goes on at once."""
+        with self.clock.part("checkpoint"):
+            windows = self.world.gather({k: (v.total, v.count) for k, v in self.window.items()})
+            sharded = self.options.shard and self.world.size > 1
+            if self.first or sharded:
+                weights = copied(self.learner.networks.state_dict())
+                optimizers = copied({name: optimizer.state_dict() for name, optimizer in self.optimizers.items()})
+            if self.first:
+                state = {
+                    "optimizers": optimizers,
+                    "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+                    "scaler": self.step.scaler.state_dict(),
+                    "sample_state": copied(dict(self.learner.sample_state)),
+                    "extra": copied(self.learner.extra_state()),
+                    "metrics": dict(self.last_metrics),
+                    "position": dict(vars(self.position)),
+                    "windows": copied(windows),
+                }
+                self.writer.save(self.position.step, weights, state, best=best)
+            self._saved_at = time.monotonic()
 
 
-def seed_everything(*key: int | str) -> None:
-    """Seed torch, NumPy and random from a key, so that draws depend on it and not on what ran before."""
-    word = seed_of(*key)
-    torch.manual_seed(word)
-    np.random.seed(word % (1 << 32))  # noqa: NPY002  libraries that draw from the global state
-    random.seed(word)
+def _add(sums: dict[str, SumCount], more: Mapping[str, SumCount]) -> None:
+    """Add up in double precision, on the device: what is logged must not depend on where a run was interrupted."""
+    for name, value in more.items():
+        exact = SumCount(_double(value.total), _double(value.count))
+        sums[name] = sums[name] + exact if name in sums else exact
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    """Move every tensor of a nested batch to the device."""
-    if device.type == "cpu":
-        return value
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: _to(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_to(item, device) for item in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _to(getattr(value, f.name), device) for f in fields(value)})
-    return value
+def _double(value: torch.Tensor | float) -> torch.Tensor | float:
+    return value.detach().double() if isinstance(value, torch.Tensor) else float(value)
+
+
+def _window(saved: Mapping[str, tuple[Any, Any]]) -> dict[str, SumCount]:
+    return {name: SumCount(total, count) for name, (total, count) in saved.items()}

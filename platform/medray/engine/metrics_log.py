@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medray.engine.rundir import append_json, read_json_lines
+
+log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -21,6 +24,7 @@ class MetricsLog:
         self._started = time.time()
         self._events = run / "tensorboard" if tensorboard else None
         self._writer: Any = None
+        self._purge: int | None = None
 
     def rewind(self, name: str, step: int) -> None:
         """Drop what an interrupted try logged under ``name`` after the checkpoint it goes on from."""
@@ -30,6 +34,7 @@ class MetricsLog:
             partial = self.path.with_suffix(".tmp")
             partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
             os.replace(partial, self.path)
+        self._purge = step + 1
         if kept:
             self._started = time.time() - max(float(r.get("wall_s", 0.0)) for r in kept)
 
@@ -40,8 +45,14 @@ class MetricsLog:
             self.path, {"name": name, "loop": loop, "step": step, "epoch": epoch, "wall_s": wall_s, **more, **metrics}
         )
         if self._events is not None:
-            for key, value in metrics.items():
+            numbers = {**metrics, **{key: value for key, value in more.items() if key != "total_steps"}}
+            for key, value in numbers.items():
                 self._tensorboard().add_scalar(f"{loop}/{name}/{key}", value, step)
+
+    def note(self, file: str, said: str, record: Mapping[str, Any]) -> None:
+        """Append a record to another file of the run, and say it."""
+        append_json(self.path.with_name(file), record)
+        log.warning("%s", said)
 
     def close(self) -> None:
         """Flush the event file."""
@@ -54,5 +65,5 @@ class MetricsLog:
                 SummaryWriter,
             )  # takes over a second: only when there is something to say
 
-            self._writer = SummaryWriter(str(self._events))
+            self._writer = SummaryWriter(str(self._events), purge_step=self._purge)
         return self._writer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from medray.errors import UserError
@@ -13,35 +12,70 @@ BadSamples = Literal["fail", "quarantine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class LoopOptions:
+    """How a gradient loop computes, feeds itself and saves itself; the same on every worker."""
+
+    seed: int = 0
+    """Decides the split, the order of samples, every augmentation and the initial weights."""
+    precision: Precision = "fp32"
+    """Arithmetic of the networks' forward passes; geometry and losses stay in float32."""
+    compile: bool = False
+    """Compile the networks with torch.compile; the first steps take longer."""
+    channels_last: bool = False
+    """Keep images and convolution weights with the channels as the last axis in memory; faster on some GPUs."""
+    deterministic: bool = False
+    """Only deterministic algorithms, at some cost in speed; on the CPU, runs are reproducible without it."""
+    shard: bool = False
+    """Spread weights, gradients and optimizer state over the workers (FSDP2), for networks that one GPU cannot hold."""
+    bad_samples: BadSamples = "fail"
+    """What a case that cannot be read does: stop the run, or be set aside and listed in the run."""
+    skip_nonfinite: int = 0
+    """How many updates with a loss or gradient that is not finite may be left out before the run stops."""
+    loader_workers: int = -1
+    """Processes per worker that prepare batches ahead; 0 prepares them between steps, -1 starts some only if steps
+    wait for data."""
+    checkpoint_every_steps: int = 0
+    """Also checkpoint inside an epoch, every so many updates; 0 leaves that to --checkpoint-every-minutes."""
+    checkpoint_every_minutes: float = 10.0
+    """Also checkpoint inside an epoch when so many minutes have passed since the last one; 0 never does."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay, beside the best."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("checkpoint_every_steps", 0), ("checkpoint_every_minutes", 0), ("skip_nonfinite", 0),
+                            ("keep_checkpoints", 1), ("loader_workers", -1)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} is {least} or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(LoopOptions):
     """Where a run reads, writes and computes."""
 
     data: str
-    """Data source: phantom:abdomen?n=20&seed=0, a folder, a CSV or Parquet manifest, or
+    """Data source: phantom:abdomen?n=20&seed=0, a folder, a CSV or Parquet manifest, s3://bucket/folder, or
     deformed:FOLDER?moving=t1&fixed=flair."""
-    out: Path = Path("runs")
-    """Folder that receives <system>/<run id>/; needs to be visible to every worker."""
+    out: str = "runs"
+    """Folder that receives <system>/<run id>/: on this machine, on storage that every node sees, or s3://bucket/folder."""
     num_workers: int = 1
     """Training workers, one process each. The global batch stays the same. 0 trains in this process, without Ray."""
     use_gpu: bool = False
     """One GPU per worker."""
-    precision: Precision = "fp32"
-    """Arithmetic of the networks' forward passes; geometry and losses stay in float32."""
-    seed: int = 0
-    """Decides the split, the order of samples, every augmentation and the initial weights."""
-    bad_samples: BadSamples = "fail"
-    """What a case that cannot be read does: stop before training, or be set aside and listed in the run."""
     max_failures: int = 3
     """How many times lost workers are replaced before the run gives up; -1 never gives up."""
-    checkpoint_every_steps: int = 0
-    """Also checkpoint inside an epoch, every so many updates; 0 at the ends of epochs only."""
     compare: tuple[str, ...] = ()
     """Variants scored on the same test cases for the report's table; the preset's own choice when left out."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.num_workers < 0:
             raise UserError(f"--num-workers is 0 (no Ray) or more, got {self.num_workers}")
         if self.use_gpu and self.num_workers == 0:
             raise UserError("--use-gpu needs at least one worker; leave --num-workers at 1 or more")
-        if self.checkpoint_every_steps < 0:
-            raise UserError(f"--checkpoint-every-steps is 0 or more, got {self.checkpoint_every_steps}")
+
+
+OPERATIONAL = frozenset(
+    {"num_workers", "max_failures", "skip_nonfinite", "loader_workers", "checkpoint_every_steps",
+     "checkpoint_every_minutes", "keep_checkpoints"}
+)  # fmt: skip
+"""Options that change how a run gets to its result and not the result: a resumed run may be given others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import os
 import secrets
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medray.engine.desk import WorkerHost, close_desk, open_desk
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.options import RunOptions
 from medray.engine.workbench import InProcessWorkbench, fit_result
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-_FAILURE = "failure.json"
 _STOP_PATIENCE_S = 60.0
 _ONE_PRESS_S = 1.0
 """Interrupts this close together are one: a shell or a supervisor may signal both the process and its group."""
@@ -109,33 +108,30 @@ def _running_cluster() -> str | None:
 class RayWorkbench(InProcessWorkbench):
     """Gradient loops on Ray Train workers; maps as Ray tasks. Needs a `ray_session`."""
 
+    options: RunOptions
+
     def __init__(self, out: Path, options: RunOptions) -> None:
-        super().__init__(
-            out,
-            seed=options.seed,
-            precision=options.precision,
-            checkpoint_every_steps=options.checkpoint_every_steps,
-        )
-        self.options = options
+        super().__init__(out, options)
 
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """See `Workbench.fit`. Lost workers are replaced and go on from the newest whole checkpoint."""
-        stop_file = self.out / "stop"
-        stop_file.unlink(missing_ok=True)
-        (self.out / _FAILURE).unlink(missing_ok=True)
         wait_for_resources(self.options)
-        with Watcher(self.out / "metrics.jsonl"):
-            result = _in_thread(lambda: self._run_trainer(make_learner, name), stop_file)
+        desk = open_desk()
+        try:
+            with Watcher(self.out / "metrics.jsonl"):
+                result = _in_thread(lambda: self._run_trainer(make_learner, name, desk), desk)
+        finally:
+            close_desk(desk)
         return fit_result(result)
 
-    def _run_trainer(self, make_learner: Callable[[], Learner], name: str) -> LoopResult:
+    def _run_trainer(self, make_learner: Callable[[], Learner], name: str, desk: Any) -> LoopResult:
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
         options = self.options
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"make_learner": make_learner, "settings": self.loop_settings(name)},
+            train_loop_config={"make_learner": make_learner, "settings": self.loop_settings(name), "desk": desk},
             scaling_config=ScalingConfig(num_workers=options.num_workers, use_gpu=options.use_gpu),
             run_config=RunConfig(
                 # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
@@ -208,7 +204,7 @@ def _collect(references: list[Any]) -> list[Any]:
         raise
 
 
-def _in_thread(function: Callable[[], LoopResult], stop_file: Path) -> LoopResult:
+def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
     """Run Ray Train beside the main thread, which stays free to hear Ctrl-C and pass it on as a clean stop."""
     outcome: list[LoopResult] = []
     errors: list[BaseException] = []
@@ -234,12 +230,11 @@ def _in_thread(function: Callable[[], LoopResult], stop_file: Path) -> LoopResul
                 if now > deadline - _STOP_PATIENCE_S + _ONE_PRESS_S:
                     raise
                 continue
-            stop_file.touch()
+            desk.ask_to_stop.remote()
             deadline = now + _STOP_PATIENCE_S
             log.warning("stopping after this step with a checkpoint; Ctrl-C again stops at once")
         if deadline is not None and time.monotonic() > deadline:
             raise KeyboardInterrupt("the workers did not stop in time")
-    stop_file.unlink(missing_ok=True)
     if errors:
         raise errors[0]
     return outcome[0]
@@ -248,39 +243,43 @@ def _in_thread(function: Callable[[], LoopResult], stop_file: Path) -> LoopResul
 def _worker(config: dict[str, Any]) -> dict[str, Any]:
     """What each Ray Train worker runs.
 
-    A mistake in the code or data would fail again on every retry, so the worker that meets one leaves a note; the next
-    try reads it and ends at once. Lost workers and broken connections leave none and are retried.
+    A mistake in the code or data would fail again on every retry, so the worker that meets one leaves word of it; the
+    next try reads it and ends at once. Lost workers and broken connections leave none and are retried.
     """
+    import ray
     import ray.train
     import ray.train.torch
 
     from medray.engine.world import World
 
     settings: LoopSettings = config["settings"]
-    note = settings.run / _FAILURE
-    if note.exists():
-        return {"failure": json.loads(note.read_text())}
+    desk = config["desk"]
+    failure = ray.get(desk.failure.remote())
+    if failure:
+        return {"failure": failure}
     if not settings.run.is_dir():
         raise UserError(f"{settings.run} is not visible on node {os.uname().nodename}; --out must be shared storage")
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     try:
-        return vars(run_loop(config["make_learner"], world, settings))
+        with WorkerHost(desk, settings.name) as host:
+            return vars(run_loop(config["make_learner"], world, settings, host))
     except Exception as error:
         if not _lost_contact(error):
-            note.write_text(
-                json.dumps({"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()})
-            )
+            kind = "UserError" if isinstance(error, UserError) else type(error).__name__
+            note = {"kind": kind, "message": str(error), "traceback": traceback.format_exc()}
+            ray.get(desk.report_failure.remote(note))
         raise
 
 
 def _lost_contact(error: Exception) -> bool:
-    """Whether an error only says that another worker went away."""
+    """Whether an error only says that another worker, or a process of this one, went away."""
     import torch.distributed as dist
 
     text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(
-        word in text for word in ("connection closed by peer", "connection reset", "gloo", "nccl", "broken pipe")
+    signs = ("connection closed by peer", "connection reset", "gloo", "nccl", "broken pipe", "dataloader worker")
+    return isinstance(error, dist.DistError) or (
+        not isinstance(error, UserError) and any(sign in text for sign in signs)
     )
 
 

@@ -49,13 +49,18 @@ def train(slug: str, config: Any, options: RunOptions, *, preset: str, variant: 
     system_class = registry.load(slug)
     system = system_class(config)
     source, splits = _open_data(system, options)
-    run = RunDirectory.create(options.out, slug, variant)
-    run.write_json("config.json", _describe(system, options, preset, variant, source, splits))
+    run = RunDirectory.create(Path(options.out), slug, variant)
+    run.write_json("config.json", _describe(run, system, options, preset, variant, source, splits))
     return _train(run, system, options, splits, preset=preset, variant=variant)
 
 
-def resume(path: Path, *, num_workers: int | None = None, expect: str | None = None) -> Path:
+def resume(path: Path, *, options: RunOptions | None = None, expect: str | None = None) -> Path:
     """Go on with a run where its newest whole checkpoint left it.
+
+    Args:
+        path: the run directory.
+        options: the run's own, with others for what does not change the result (`OPERATIONAL`).
+        expect: slug of the system it must be a run of.
 
     Raises:
         UserError: no run there, a run of another system, or its data has changed since.
@@ -66,9 +71,7 @@ def resume(path: Path, *, num_workers: int | None = None, expect: str | None = N
         raise UserError(f"{path} is a run of {saved['system']}, not of {expect}")
     system_class = registry.load(saved["system"])
     system = system_class(config_from_plain(system_class.config_class, saved["config"]))
-    options = config_from_plain(RunOptions, {**saved["options"], "out": Path(saved["options"]["out"])})
-    if num_workers is not None:
-        options = replace(options, num_workers=num_workers)
+    options = options or config_from_plain(RunOptions, saved["options"])
     source, splits = _open_data(system, options)
     if source.fingerprint != saved["data"]["fingerprint"]:
         raise UserError(f"the data in {options.data} has changed since {path} began; start a new run instead")
@@ -83,9 +86,9 @@ def evaluate(checkpoint: Path, options: RunOptions, *, expect: str | None = None
     """
     system, trained, card = load_model(checkpoint, expect=expect)
     source = _checked(system, open_source(options.data), options, known=trained.about)
-    run = RunDirectory.create(options.out, system.slug, "evaluate")
+    run = RunDirectory.create(Path(options.out), system.slug, "evaluate")
     splits = Splits(train=(), validation=(), test=source.cases)
-    run.write_json("config.json", _describe(system, options, "", card["variant"], source, splits))
+    run.write_json("config.json", _describe(run, system, options, "", card["variant"], source, splits))
     with _resumable(run), _workbench(run, options) as work:
         started = time.perf_counter()
         found = {card["variant"]: system.evaluate(work, trained, source.cases)}
@@ -114,10 +117,9 @@ def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Pat
     """
     system_class = registry.load(slug)
     config, data = system_class.claim_setting(preset)
-    run = RunDirectory.create(options.out, slug, "claim")
-    described = _describe(
-        system_class(config), replace(options, data=data), preset, "claim", Source(data, (), ""), Splits((), (), ())
-    )
+    run = RunDirectory.create(Path(options.out), slug, "claim")
+    nothing = Source(data, (), ""), Splits((), (), ())
+    described = _describe(run, system_class(config), replace(options, data=data), preset, "claim", *nothing)
     run.write_json("config.json", described)
     started = time.perf_counter()
     with _resumable(run), _workbench(run, options) as work:
@@ -252,7 +254,13 @@ def _result(
 
 
 def _describe(
-    system: System[Any], options: RunOptions, preset: str, variant: str, source: Source, splits: Splits
+    run: RunDirectory,
+    system: System[Any],
+    options: RunOptions,
+    preset: str,
+    variant: str,
+    source: Source,
+    splits: Splits,
 ) -> dict[str, Any]:
     return {
         "system": system.slug,
@@ -260,7 +268,7 @@ def _describe(
         "preset": preset,
         "config": asdict(system.config),
         "defaults": asdict(system.config_class()),
-        "options": asdict(replace(options, out=options.out.resolve())),
+        "options": asdict(replace(options, out=str(run.path.parent.parent))),
         "data": {
             "spec": source.spec,
             "fingerprint": source.fingerprint,
@@ -277,12 +285,7 @@ def _describe(
 def _workbench(run: RunDirectory, options: RunOptions) -> Iterator[InProcessWorkbench]:
     """Ray where the run has workers, this process where it has none."""
     if options.num_workers == 0:
-        yield InProcessWorkbench(
-            run.path,
-            seed=options.seed,
-            precision=options.precision,
-            checkpoint_every_steps=options.checkpoint_every_steps,
-        )
+        yield InProcessWorkbench(run.path, options)
         return
     from medray.engine.ray_train import RayWorkbench, ray_session
 

@@ -68,11 +68,6 @@ class RunDirectory:
         """Every logged value, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
-    @property
-    def stop_file(self) -> Path:
-        """Its presence asks the workers to checkpoint and stop."""
-        return self.path / "stop"
-
     def read_config(self) -> dict[str, Any]:
         """The run's config.json.
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
-from medray.engine.options import Precision
+from medray.engine.options import LoopOptions
 from medray.engine.rundir import append_json
 from medray.engine.world import World
 from medray.learner import Learner
@@ -32,19 +35,11 @@ class InProcessWorkbench:
     """Everything in this process, one thing after another."""
 
     def __init__(
-        self,
-        out: Path,
-        *,
-        seed: int = 0,
-        precision: Precision = "fp32",
-        checkpoint_every_steps: int = 0,
-        quiet: bool = False,
-        tensorboard: bool = True,
+        self, out: Path, options: LoopOptions | None = None, *, quiet: bool = False, tensorboard: bool = True
     ) -> None:
         self.out = out
-        self.seed = seed
-        self.precision: Precision = precision
-        self.checkpoint_every_steps = checkpoint_every_steps
+        self.options = options or LoopOptions()
+        self.seed = self.options.seed
         self.quiet = quiet
         self.tensorboard = tensorboard
         self._started = time.monotonic()
@@ -53,8 +48,8 @@ class InProcessWorkbench:
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """See `Workbench.fit`. Ctrl-C stops after the current step with a checkpoint."""
         watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
-        with _interrupt_as_stop_file(self.out / "stop"), watcher:
-            return fit_result(run_loop(make_learner, World(), self.loop_settings(name)))
+        with StopOnSignal() as host, watcher:
+            return fit_result(run_loop(make_learner, World(), self.loop_settings(name), host))
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """See `Workbench.map`."""
@@ -78,26 +73,11 @@ class InProcessWorkbench:
 
     def loop_settings(self, name: str) -> LoopSettings:
         """Settings of a gradient loop called ``name`` in this run."""
-        return LoopSettings(
-            name=name,
-            run=self.out,
-            seed=self.seed,
-            precision=self.precision,
-            checkpoint_every_steps=self.checkpoint_every_steps,
-            stop_file=self.out / "stop",
-            tensorboard=self.tensorboard,
-        )
+        return LoopSettings(name=name, run=self.out, options=self.options, tensorboard=self.tensorboard)
 
     def nested(self, name: str) -> InProcessWorkbench:
         """A workbench of its own under this run, in this process."""
-        return InProcessWorkbench(
-            self.out / name,
-            seed=self.seed,
-            precision=self.precision,
-            checkpoint_every_steps=self.checkpoint_every_steps,
-            quiet=True,
-            tensorboard=False,
-        )
+        return InProcessWorkbench(self.out / name, self.options, quiet=True, tensorboard=False)
 
 
 def fit_result(result: LoopResult) -> FitResult:
@@ -117,30 +97,32 @@ def fit_result(result: LoopResult) -> FitResult:
     )
 
 
-class _interrupt_as_stop_file:
-    """Turn the first Ctrl-C into the stop file the loop looks for; a second one interrupts at once."""
+class StopOnSignal(Host):
+    """Asks the loop to stop at the first Ctrl-C or SIGTERM; another one interrupts at once."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self) -> None:
+        self._asked = False
+        self._pid = os.getpid()
+        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
-        import signal
+    def stop_requested(self) -> bool:
+        """Whether a signal came."""
+        return self._asked
 
-        self.path.unlink(missing_ok=True)
-        self._previous = None
+    def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.getsignal(signal.SIGINT)
-
-            def ask(_signum: int, _frame: object) -> None:
-                self.path.touch()
-                signal.signal(signal.SIGINT, self._previous)
-                log.warning("stopping after this step; Ctrl-C again stops at once")
-
-            signal.signal(signal.SIGINT, ask)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        import signal
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-        self.path.unlink(missing_ok=True)
+    def _ask(self, number: int, _frame: object) -> None:
+        if os.getpid() != self._pid:  # a forked process that prepares batches: its parent will end it
+            return
+        self._asked = True
+        for each in self._previous:
+            signal.signal(each, signal.default_int_handler)
+        log.warning("stopping after this step with a checkpoint; %s again stops at once", signal.Signals(number).name)

@@ -235,6 +235,8 @@ def _collect(log: Sequence[Mapping[str, Any]]) -> tuple[_Curves, dict[str, str]]
     axes: dict[str, str] = {}
     counts: dict[str, int] = {}
     for record in log:
+        if record.get("name") == "speed":  # for TensorBoard and Prometheus; it would bury the metrics here
+            continue
         part = str(record.get("name", "run"))
         if record.get("loop") and len(loops) > 1 and record["loop"] != part:
             part = f"{record['loop']} {part}"

@@ -1,0 +1,94 @@
+"""What the driver and the workers of a run tell each other: please stop, this cannot work, these are my numbers.
+
+A small actor rather than files, since the workers may be on other nodes and the run on storage that is down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from medray.engine.host import Host
+
+_ASK_EVERY_S = 0.5
+
+
+class Desk:
+    """Remembers what was said. Runs as an actor on the driver's node: it lives as long as the driver does."""
+
+    def __init__(self) -> None:
+        self._stop = False
+        self._failure: dict[str, str] = {}
+
+    def ask_to_stop(self) -> None:
+        """By the driver: checkpoint and end."""
+        self._stop = True
+
+    def stop_asked(self) -> bool:
+        """Whether the driver asked."""
+        return self._stop
+
+    def report_failure(self, failure: dict[str, str]) -> None:
+        """By a worker: a mistake that another try would meet again. The first one counts."""
+        self._failure = self._failure or failure
+
+    def failure(self) -> dict[str, str]:
+        """What was reported; empty if nothing was."""
+        return self._failure
+
+
+def open_desk() -> Any:
+    """Start the actor beside the driver."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Desk).remote()
+
+
+def close_desk(desk: Any) -> None:
+    """End the actor."""
+    import ray
+
+    ray.kill(desk)
+
+
+class WorkerHost(Host):
+    """A Ray Train worker as the loop's host: asks the desk beside the steps, exports what is logged to Prometheus."""
+
+    def __init__(self, desk: Any, loop: str) -> None:
+        self._desk = desk
+        self._loop = loop
+        self._stop = False
+        self._over = threading.Event()
+        self._gauges: dict[str, Any] = {}
+
+    def __enter__(self) -> WorkerHost:
+        threading.Thread(target=self._ask, name="medray-desk", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def stop_requested(self) -> bool:
+        """Whether the driver asked to stop, as of half a second ago."""
+        return self._stop
+
+    def observe(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Set a gauge ``medray_<name>_<metric>`` for each number; Ray's metrics agent serves them to Prometheus."""
+        from ray.util.metrics import Gauge
+
+        for key, value in metrics.items():
+            metric = "".join(c if c.isalnum() else "_" for c in f"medray_{name}_{key}")
+            if metric not in self._gauges:
+                self._gauges[metric] = Gauge(metric, description=f"{key} of {name}", tag_keys=("loop",))
+            self._gauges[metric].set(float(value), tags={"loop": self._loop})
+
+    def _ask(self) -> None:
+        import ray
+
+        while not self._over.wait(_ASK_EVERY_S):
+            with contextlib.suppress(ray.exceptions.RayError):  # the driver is gone: Ray ends this worker soon
+                self._stop = self._stop or ray.get(self._desk.stop_asked.remote())

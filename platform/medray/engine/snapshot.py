@@ -1,0 +1,63 @@
+"""The state of a training run as plain CPU tensors, taken between two steps, and its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from medray.engine.nested import map_tensors
+
+_NORMS = nn.modules.batchnorm._NormBase
+
+
+def copied(value: Any) -> Any:
+    """The same structure with tensors copied to the CPU, sharded ones whole: later steps cannot change it.
+
+    Where tensors are sharded, every worker must call this together.
+    """
+
+    def copy(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        if isinstance(tensor, DTensor):
+            return tensor.full_tensor().cpu()
+        return tensor.to("cpu", copy=True)
+
+    return map_tensors(copy, value)
+
+
+def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimizer its state back; where its parameters are sharded, each worker takes its part."""
+    optimizer.load_state_dict(dict(state))
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not isinstance(parameter, DTensor):
+                continue
+            kept = optimizer.state.get(parameter, {})
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape and not isinstance(value, DTensor):
+                    kept[name] = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+
+
+class NormStatistics:
+    """The running statistics of all normalization layers, so that a step that is left out leaves no trace in them."""
+
+    def __init__(self, networks: nn.Module) -> None:
+        layers = [layer for layer in networks.modules() if isinstance(layer, _NORMS)]
+        self._buffers = [buffer for layer in layers for buffer in layer.buffers()]
+        self._kept = [buffer.clone() for buffer in self._buffers]
+
+    def keep(self) -> None:
+        """Remember them as they are."""
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            kept.copy_(buffer)
+
+    def put_back(self) -> None:
+        """As they were when last kept."""
+        with torch.no_grad():
+            for buffer, kept in zip(self._buffers, self._kept, strict=True):
+                buffer.copy_(kept)
