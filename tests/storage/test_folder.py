@@ -22,7 +22,9 @@ def test_urls_are_told_from_paths() -> None:
     assert Folder("s3://bucket/").folder("a", "b").url == "s3://bucket/a/b"
 
 
-@pytest.mark.parametrize("url", ["bucket/a", "s3://", "s3:///a", "s3://b ucket/a", "s3://bucket/a/../b", "s3://bucket/a//b"])
+@pytest.mark.parametrize(
+    "url", ["bucket/a", "s3://", "s3:///a", "s3://b ucket/a", "s3://bucket/a/../b", "s3://bucket/a//b"]
+)
 def test_wrong_urls_are_named(url: str) -> None:
     with pytest.raises(UserError) as caught:
         Folder(url)

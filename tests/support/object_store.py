@@ -5,8 +5,8 @@
         with store.bad_network() as network:           # AWS_* point at the proxy
             network.refuse()
 
-The server is a process of its own: it shares no lock with the test, and can be stopped by its pid. It ends with the test's
-process, however that ends, since it watches the pipe between them.
+The server is a process of its own: it shares no lock with the test, and can be stopped by its pid. It ends with the
+test's process, however that ends, since it watches the pipe between them.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Network:
     def answer(self, status: int, code: str) -> None:
         """Answer every request with this S3 error."""
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>said by the proxy</Message></Error>".encode()
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         self._answer = head.encode() + body
         self.drop()
 

@@ -4,8 +4,8 @@
     folder.write("notes.txt", b"...")
     [entry.name for entry in folder.list()]
 
-Endpoint, region and credentials come from the environment as boto3 finds them (AWS_ENDPOINT_URL, AWS_REGION, AWS_* keys,
-profiles, web identity on Kubernetes); this room neither takes, keeps, prints nor pickles them.
+Endpoint, region and credentials come from the environment as boto3 finds them (AWS_ENDPOINT_URL, AWS_REGION, AWS_*
+keys, profiles, web identity on Kubernetes); this room neither takes, keeps, prints nor pickles them.
 """
 
 from medray.storage.failures import StorageUnreachable

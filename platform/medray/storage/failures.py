@@ -89,8 +89,8 @@ def judge(error: Exception, url: str, verb: str) -> str | Exception:
             return _answered(error.response, url, verb, at)
         case aws.NoCredentialsError() | aws.PartialCredentialsError() | aws.NoAuthTokenError():
             return UserError(
-                f"{url}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
-                "run where a role is attached"
+                f"{url}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+                "or run where a role is attached"
             )
         case aws.ProfileNotFound():
             return UserError(f"{url}: the profile in AWS_PROFILE does not exist")
@@ -110,7 +110,9 @@ def judge(error: Exception, url: str, verb: str) -> str | Exception:
             return "the credentials service does not answer"
         case aws.FlexibleChecksumError() | aws.ChecksumError():
             return f"the transfer{at} was damaged"
-        case aws.HTTPClientError() | aws.ConnectionError() | aws.IncompleteReadError() | HTTPError() | ConnectionError():
+        case (
+            aws.HTTPClientError() | aws.ConnectionError() | aws.IncompleteReadError() | HTTPError() | ConnectionError()
+        ):
             return f"the connection{at} broke"
     return error
 

@@ -9,8 +9,10 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -136,7 +138,7 @@ class Folder:
 
         def get() -> bytes:
             answer = self._client().get_object(**self._object(name), Range=f"bytes={start}-{start + length - 1}")
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # as a context manager itself it would be raw, with no checks
                 data: bytes = body.read()
             return data
 
@@ -162,7 +164,7 @@ class Folder:
         self._patiently("write", name, send)
 
     def download(self, name: str, path: Path) -> None:
-        """Write an object as a file, under its name only when it is whole; an interrupted transfer goes on in the middle.
+        """Write an object as a file, under its name only when it is whole.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -188,12 +190,15 @@ class Folder:
         pages = self._patiently("list", "", lambda: [*self._pages()])
         keys = [{"Key": item["Key"]} for page in pages for item in page.get("Contents", [])]
         for start in range(0, len(keys), _DELETED_AT_ONCE):
-            batch = {"Objects": keys[start : start + _DELETED_AT_ONCE], "Quiet": True}
-            answer = self._patiently(
-                "delete", "", lambda batch=batch: self._client().delete_objects(Bucket=self._bucket, Delete=batch)
-            )
+            answer = self._patiently("delete", "", partial(self._delete, keys[start : start + _DELETED_AT_ONCE]))
             for error in answer.get("Errors", []):
                 raise UserError(f"s3://{self._bucket}/{error['Key']} could not be deleted ({error.get('Code')})")
+
+    def _delete(self, keys: builtins.list[dict[str, str]]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client().delete_objects(
+            Bucket=self._bucket, Delete={"Objects": keys, "Quiet": True}
+        )
+        return answer
 
     @property
     def _below(self) -> str:
@@ -222,7 +227,7 @@ class Folder:
         yield from pages.paginate(Bucket=self._bucket, Prefix=self._below, **options)
 
     def _first(self, name: str) -> dict[str, Any] | None:
-        """The object of this name, or, for a folder, the first object in it. Keys come in order, the name itself first."""
+        """The object of this name, or the first one in a folder: keys come in order, the name itself first."""
         key = self._below + checked_name(name, self.url)
         answer = self._patiently(
             "list", name, lambda: self._client().list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1)
@@ -231,10 +236,11 @@ class Folder:
         return found if found is not None and (found["Key"] == key or key.endswith("/") or not key) else None
 
     def _fetch(self, name: str, file: BinaryIO) -> None:
-        """Write an object into a file. A transfer that breaks off goes on where it was, if the object is still the same."""
+        """Write an object into a file; a transfer that breaks off goes on where it was."""
         for attempt in range(1, _DAMAGED_AT_MOST + 1):
             transfer = _Transfer(self._object(name), file)
-            while not self._patiently("read", name, lambda transfer=transfer: transfer.go_on(self._client())):
+            step = partial(transfer.go_on, self._client)
+            while not self._patiently("read", name, step):
                 pass
             if transfer.is_whole():
                 return
@@ -261,16 +267,21 @@ class _Transfer:
         self._digest = hashlib.md5(usedforsecurity=False)
         self._done = 0
         self._etag = ""
+        self._damaged = False
 
-    def go_on(self, s3: Any) -> bool:
+    def go_on(self, s3: Callable[[], Any]) -> bool:
         """Take in what comes; true at the end, false if it broke off after some progress.
 
         Raises:
             Exception: what boto3 raises, if there was no progress.
         """
+        from botocore.exceptions import FlexibleChecksumError
+
         before = self._done
         try:
-            self._take(s3)
+            self._take(s3())
+        except FlexibleChecksumError:  # a checksum that the object was stored with; known at the last byte only
+            self._damaged = True
         except OSError as error:
             if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
                 raise  # the disk, not the network
@@ -298,16 +309,17 @@ class _Transfer:
         self._is_md5 = not answer.get("ServerSideEncryption", "").startswith("aws:kms") and not answer.get(
             "SSECustomerAlgorithm"
         )
-        with answer["Body"] as body:
+        with closing(answer["Body"]) as body:
             while chunk := body.read(_CHUNK):
                 self._file.write(chunk)
                 self._digest.update(chunk)
                 self._done += len(chunk)
 
     def is_whole(self) -> bool:
-        """Whether the content has the MD5 that the etag gives, where it is one."""
+        """Whether the content has its stored checksum, and the MD5 that the etag gives, where it is one."""
         etag = self._etag.strip('"')
-        return not self._is_md5 or len(etag) != 32 or etag == self._digest.hexdigest()
+        is_md5 = self._is_md5 and len(etag) == 32
+        return not self._damaged and (not is_md5 or etag == self._digest.hexdigest())
 
 
 def _etag(item: dict[str, Any]) -> str:

@@ -94,7 +94,9 @@ def patiently(
             )
         _OUTAGES.begins(bucket, verdict, patience_s)
         if _pause(min(delay * random.uniform(0.5, 1.0), remaining), stop):
-            raise StorageUnreachable(f"{bucket} does not answer ({verdict}), and waiting for it to {verb} {url} was stopped")
+            raise StorageUnreachable(
+                f"{bucket} does not answer ({verdict}), and waiting for it to {verb} {url} was stopped"
+            )
         delay = min(2 * delay, LONGEST_DELAY_S)
 
 

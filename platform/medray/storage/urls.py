@@ -27,7 +27,9 @@ def split_url(url: str) -> tuple[str, str]:
         UserError: not an s3 url, no valid bucket name, or credentials in it (which the sentence does not repeat).
     """
     if "@" in url.removeprefix(_SCHEME).partition("/")[0]:
-        raise UserError("an s3:// url takes no credentials; write s3://BUCKET/FOLDER and put the keys into AWS_* variables")
+        raise UserError(
+            "an s3:// url takes no credentials; write s3://BUCKET/FOLDER and put the keys into AWS_* variables"
+        )
     if not is_url(url):
         raise UserError(f"{url!r} is not an s3 url; expected s3://BUCKET/FOLDER")
     bucket, _, prefix = url.removeprefix(_SCHEME).partition("/")
