@@ -32,8 +32,11 @@ def _registered(stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """Stands in for medray.engine.run; ``asked`` holds the arguments of its last call."""
+    from medray.engine.rundir import RunDirectory
+
     fake = ModuleType("medray.engine.run")
-    record = SimpleNamespace(asked=None, run=tmp_path / "runs" / "standin" / "1", answer=None, module=fake)
+    run = RunDirectory(tmp_path / "runs" / "standin" / "1")
+    record = SimpleNamespace(asked=None, run=run, answer=None, module=fake)
 
     def verb(name: str) -> Any:
         def call(*args: Any, **keywords: Any) -> Any:

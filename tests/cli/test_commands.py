@@ -36,9 +36,9 @@ def write_run(folder: Path, settings: Any, **changes: Any) -> Path:
 def test_the_run_directory_is_the_last_line(
     argv: list[str], engine: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine.run.mkdir(parents=True)
-    (engine.run / "result.json").write_text(json.dumps({"metrics": {"dice": 0.81234, "tre_px": None}}))
-    (engine.run / "report.html").touch()
+    engine.run.path.mkdir(parents=True)
+    (engine.run.path / "result.json").write_text(json.dumps({"metrics": {"dice": 0.81234, "tre_px": None}}))
+    (engine.run.path / "report.html").touch()
     assert cli.run("standin", argv) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == str(engine.run)
@@ -48,7 +48,7 @@ def test_the_run_directory_is_the_last_line(
 def test_evaluate_hands_over_checkpoint_and_options(engine: SimpleNamespace, tmp_path: Path) -> None:
     assert cli.run("standin", ["evaluate", "--checkpoint", str(tmp_path), "--data", "d", "--num-workers", "0"]) == 0
     checkpoint, options = engine.asked.args
-    assert checkpoint == tmp_path
+    assert checkpoint == str(tmp_path)
     assert options == RunOptions(data="d", num_workers=0)
     assert engine.asked.keywords == {"expect": "standin"}
 
@@ -64,7 +64,7 @@ def test_predict_hands_over_the_request_and_says_how_long(
     argv = ["predict", "--checkpoint", str(tmp_path), "--out", str(out), "--input", *map(str, files[:2])]
     assert cli.run("standin", [*argv, "--labels", str(files[2]), "--option", "device=cpu"]) == 0
     checkpoint, request = engine.asked.args
-    assert checkpoint == tmp_path
+    assert checkpoint == str(tmp_path)
     assert (list(request.inputs), list(request.labels), request.out) == (files[:2], files[2:], out)
     assert request.options == {"device": "cpu"}
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -96,7 +96,7 @@ def test_resume_takes_the_runs_own_settings(engine: SimpleNamespace, tmp_path: P
     folder = write_run(tmp_path / "runs" / "1", config)
     assert cli.run("standin", ["train", "--resume", str(folder), "--num-workers", "2"]) == 0
     assert engine.asked.name == "resume"
-    assert engine.asked.args == (folder,)
+    assert engine.asked.args == (str(folder),)
     assert engine.asked.keywords["expect"] == "standin"
     assert engine.asked.keywords["options"].num_workers == 2
     same = ["--preset", "paper", "--variant", "mind", "--seed", "3", "--config.grid-spacing", "9", "4"]

@@ -39,9 +39,11 @@ def system(slug: str) -> type[System[Any]]:
 def smoke(slug: str, system: type[System[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke preset trained to its end in this process; many tests look at what it left."""
     preset = system.presets["smoke"]
-    options = RunOptions(data=preset.data, out=tmp_path_factory.mktemp("runs"), num_workers=0, compare=preset.compare)
+    options = RunOptions(
+        data=preset.data, out=str(tmp_path_factory.mktemp("runs")), num_workers=0, compare=preset.compare
+    )
     config = system.config_class(**preset.config)
-    return train(slug, config, options, preset="smoke", variant=next(iter(system.variants)))
+    return train(slug, config, options, preset="smoke", variant=next(iter(system.variants))).path
 
 
 def test_the_class_keeps_its_entry(slug: str, system: type[System[Any]]) -> None:

@@ -92,15 +92,14 @@ def unknown(kind: str, value: str, known: Iterable[str], remedy: str) -> UserErr
     return UserError(f"there is no {kind} {value!r}; {guess}{remedy}")
 
 
-def existing(flag: str, path: Path, expected: str) -> Path:
-    """``path`` itself, if there is something there.
+def existing(flag: str, path: str | Path, expected: str) -> None:
+    """See that there is something at ``path``; of a url, storage will tell later.
 
     Raises:
         UserError: there is not.
     """
-    if not path.exists():
+    if "://" not in str(path) and not Path(path).exists():
         raise UserError(f"{flag}: there is no {path}; expected {expected}")
-    return path
 
 
 class _Stderr(logging.Handler):

@@ -79,9 +79,13 @@ def report(slug: str, argv: Sequence[str], prog: str) -> int:
     description = _description(slug, "report", prog)
     folder = parse(flags.ReportFlags, argv, prog=prog, description=description).run
     _read_config(slug, "report", folder)
+    from medray.engine.rundir import RunDirectory
     from medray.report.html import write_report
 
-    show.line(str(write_report(folder)))
+    run = RunDirectory.open(folder)
+    write_report(run.path)
+    run.publish()
+    show.line(f"{run}/report.html")
     return 0
 
 
@@ -121,18 +125,18 @@ def _switch(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _resumed(argv: Sequence[str]) -> Path | None:
+def _resumed(argv: Sequence[str]) -> str | None:
     """The run of ``--resume``, looked up ahead of the parse; the parse complains where its value is missing."""
     folder = None
     for index, token in enumerate(argv):
         name, equals, value = token.partition("=")
         if name == "--resume":
             value = value if equals else next(iter(argv[index + 1 : index + 2]), "")
-            folder = Path(value) if value and not value.startswith("--") and value != "None" else folder
+            folder = value if value and not value.startswith("--") and value != "None" else folder
     return folder
 
 
-def _read_config(slug: str, flag: str, folder: Path) -> dict[str, Any]:
+def _read_config(slug: str, flag: str, folder: str) -> dict[str, Any]:
     """config.json of a run of this system.
 
     Raises:
@@ -147,7 +151,7 @@ def _read_config(slug: str, flag: str, folder: Path) -> dict[str, Any]:
     return stored
 
 
-def _stored(slug: str, system: flags.SystemClass, folder: Path) -> flags.Training:
+def _stored(slug: str, system: flags.SystemClass, folder: str) -> flags.Training:
     """The settings of the run in ``folder``.
 
     Raises:
@@ -161,10 +165,10 @@ def _stored(slug: str, system: flags.SystemClass, folder: Path) -> flags.Trainin
         config = config_from_plain(system.config_class, saved["config"])
         return flags.Training(saved["preset"], saved["variant"], folder, options, config)
     except (KeyError, TypeError) as error:
-        raise UserError(f"--resume: {folder / 'config.json'} is not a training run's: {error!r}") from None
+        raise UserError(f"--resume: {folder} is not a training run: {error!r}") from None
 
 
-def _settled(stored: flags.Training, asked: flags.Training, folder: Path) -> None:
+def _settled(stored: flags.Training, asked: flags.Training, folder: str) -> None:
     """Check that nothing that changes the result differs from the run's own settings.
 
     Raises:
@@ -174,7 +178,7 @@ def _settled(stored: flags.Training, asked: flags.Training, folder: Path) -> Non
     for prefix, before, now in (("", stored.options, asked.options), ("config.", stored.config, asked.config)):
         pairs += [(prefix + item.name, getattr(before, item.name), getattr(now, item.name)) for item in fields(before)]
     for name, before, now in pairs:
-        same = Path(before).resolve() == Path(now).resolve() if name == "out" else before == now
+        same = before == now or (name == "out" and Path(before).resolve() == Path(now).resolve())
         if not same and name not in OPERATIONAL:
             flag = "--" + name.replace("_", "-")
             raise UserError(

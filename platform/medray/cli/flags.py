@@ -33,7 +33,7 @@ class Training:
 
     preset: str
     variant: str
-    resume: Path | None
+    resume: str | None
     options: RunOptions
     config: Any
 
@@ -42,8 +42,8 @@ class Training:
 class PredictFlags:
     """What a prediction reads and writes."""
 
-    checkpoint: Path
-    """A run directory, or a checkpoint folder in one."""
+    checkpoint: str
+    """A run directory or a checkpoint folder in one, on this machine or at s3://."""
     input: tuple[Path, ...]
     """Files or folders."""
     out: Path
@@ -58,8 +58,8 @@ class PredictFlags:
 class EvaluateFlags(RunOptions):
     """What is scored, on which data, and where it computes."""
 
-    checkpoint: Path
-    """A run directory, or a checkpoint folder in one."""
+    checkpoint: str
+    """A run directory or a checkpoint folder in one, on this machine or at s3://."""
     data: str
     seed: tyro.conf.Suppress[int] = 0
     max_failures: tyro.conf.Suppress[int] = 3
@@ -84,8 +84,8 @@ class ClaimFlags(RunOptions):
 class ReportFlags:
     """Which run."""
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """A run directory."""
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run directory, on this machine or at s3://."""
 
 
 def selected(argv: Sequence[str], flag: str, known: Sequence[str], otherwise: str) -> str:
@@ -158,7 +158,7 @@ def parse_training(
             (
                 "resume",
                 Annotated[
-                    Path | None,
+                    str | None,
                     tyro.conf.arg(
                         help="A run directory to go on with, under its own settings; only those that do not change the "
                         "result (workers, checkpoints, loader) may be given anew.",
@@ -199,7 +199,7 @@ def parse_claim(system: SystemClass, argv: Sequence[str], *, prog: str, descript
     return given.preset, RunOptions(**(_values(given.run, RunOptions) | {"data": system.presets[given.preset].data}))
 
 
-def parse_evaluate(system: SystemClass, argv: Sequence[str], *, prog: str, description: str) -> tuple[Path, RunOptions]:
+def parse_evaluate(system: SystemClass, argv: Sequence[str], *, prog: str, description: str) -> tuple[str, RunOptions]:
     """Parse the flags of `evaluate` into a checkpoint and options.
 
     Raises:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medray.engine.rundir import RunDirectory
     from medray.registry import Entry
     from medray.system import ClaimResult, Prediction
 
@@ -74,13 +75,14 @@ def system(slug: str, *, prog: str) -> None:
     line(f"\nevery setting with its unit and the paper's value: {prog} train --help")
 
 
-def run(folder: Path) -> None:
+def run(finished: RunDirectory) -> None:
     """A finished run: its numbers, its report and, as the last line, where it is."""
+    folder = finished.path
     for name, value in _metrics(folder).items():
         line(f"{name:28}  {number(value)}")
     if (folder / "report.html").is_file():
-        line(f"report: {folder / 'report.html'}")
-    line(str(folder))
+        line(f"report: {finished}/report.html")
+    line(str(finished))
 
 
 def claim(result: ClaimResult) -> None:

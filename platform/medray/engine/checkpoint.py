@@ -115,8 +115,7 @@ class CheckpointStore:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             if best:
-                _write_durably(self.folder / ".best.tmp", target.name)
-                os.replace(self.folder / ".best.tmp", self.folder / BEST)
+                self.mark_best(step)
             _sync_folder(self.folder)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
@@ -125,6 +124,13 @@ class CheckpointStore:
             raise
         self._drop_old()
         return target
+
+    def mark_best(self, step: int) -> None:
+        """Name the best checkpoint, which newer ones do not displace; nothing if it is not there any more."""
+        name = f"step-{step:08d}"
+        if (self.folder / name).exists():
+            _write_durably(self.folder / ".best.tmp", name)
+            os.replace(self.folder / ".best.tmp", self.folder / BEST)
 
     def _check_owner(self) -> None:
         try:
@@ -146,6 +152,15 @@ class CheckpointStore:
                 log.warning("checkpoint %s is damaged (%s); going back to the one before it", path, error)
         return None
 
+    def is_whole(self, path: Path) -> bool:
+        """Whether a checkpoint's files are what was written; if not, says so in a warning."""
+        try:
+            self._verify(path)
+        except CorruptCheckpoint as error:
+            log.warning("checkpoint %s is damaged (%s); going back to the one before it", path, error)
+            return False
+        return True
+
     def newest(self) -> str:
         """Name of the newest checkpoint, without looking into it; empty where there is none."""
         names = [path.name for path in self._all()]
@@ -165,14 +180,20 @@ class CheckpointStore:
         return sorted(self.folder.glob("step-*")) if self.folder.exists() else []
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        self._verify(path)
+        try:
+            state = torch.load(path / _STATE, weights_only=True, map_location="cpu")
+            return load_weights(path / WEIGHTS), state
+        except (OSError, ValueError, UserError, pickle.UnpicklingError, RuntimeError) as error:
+            raise CorruptCheckpoint(str(error).splitlines()[0]) from error
+
+    def _verify(self, path: Path) -> None:
         try:
             sums = json.loads((path / CHECKSUMS).read_text())
             for name, expected in sums.items():
                 if _checksum(path / name) != expected:
                     raise CorruptCheckpoint(f"checksum of {name} differs")
-            state = torch.load(path / _STATE, weights_only=True, map_location="cpu")
-            return load_weights(path / WEIGHTS), state
-        except (OSError, ValueError, UserError, pickle.UnpicklingError, RuntimeError) as error:
+        except (OSError, ValueError) as error:
             raise CorruptCheckpoint(str(error).splitlines()[0]) from error
 
     def _drop_old(self) -> None:

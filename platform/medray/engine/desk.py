@@ -6,11 +6,13 @@ A small actor rather than files, since the workers may be on other nodes and the
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from medray.engine.host import Host
+from medray.engine.mirror import Mirror
 
 _ASK_EVERY_S = 0.5
 
@@ -21,6 +23,7 @@ class Desk:
     def __init__(self) -> None:
         self._stop = False
         self._failure: dict[str, str] = {}
+        self._news: list[str] = []
 
     def ask_to_stop(self) -> None:
         """By the driver: checkpoint and end."""
@@ -29,6 +32,15 @@ class Desk:
     def stop_asked(self) -> bool:
         """Whether the driver asked."""
         return self._stop
+
+    def tell(self, text: str) -> None:
+        """By a worker: something the person watching should know."""
+        self._news.append(text)
+
+    def news(self) -> list[str]:
+        """What was told since the last time."""
+        news, self._news = self._news, []
+        return news
 
     def report_failure(self, failure: dict[str, str]) -> None:
         """By a worker: a mistake that another try would meet again. The first one counts."""
@@ -55,22 +67,37 @@ def close_desk(desk: Any) -> None:
     ray.kill(desk)
 
 
+class _Forward(logging.Handler):
+    """Takes a worker's warnings to the driver, whose terminal the person looks at."""
+
+    def __init__(self, desk: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._desk = desk
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._desk.tell.remote(record.getMessage())
+
+
 class WorkerHost(Host):
     """A Ray Train worker as the loop's host: asks the desk beside the steps, exports what is logged to Prometheus."""
 
-    def __init__(self, desk: Any, loop: str) -> None:
+    def __init__(self, desk: Any, loop: str, mirror: Mirror | None = None) -> None:
+        super().__init__(mirror)
         self._desk = desk
         self._loop = loop
         self._stop = False
         self._over = threading.Event()
         self._gauges: dict[str, Any] = {}
+        self._forward = _Forward(desk)
 
     def __enter__(self) -> WorkerHost:
+        logging.getLogger("medray").addHandler(self._forward)
         threading.Thread(target=self._ask, name="medray-desk", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        logging.getLogger("medray").removeHandler(self._forward)
 
     def stop_requested(self) -> bool:
         """Whether the driver asked to stop, as of half a second ago."""

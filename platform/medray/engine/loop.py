@@ -68,6 +68,7 @@ class _Position:
         batch: number of the next batch in it.
         step: updates behind us.
         best: monitored metric of the best validation so far.
+        best_step: updates behind us then.
         skipped: updates left out because something was not finite.
     """
 
@@ -75,6 +76,7 @@ class _Position:
     batch: int = 0
     step: int = 0
     best: float | None = None
+    best_step: int | None = None
     skipped: int = 0
 
 
@@ -151,6 +153,8 @@ class _Loop:
         self.learner.load_extra_state(state["extra"])
         self.last_metrics = dict(state["metrics"])
         self.position = _Position(**state["position"])
+        if self.first and self.position.best_step is not None:
+            self.store.mark_best(self.position.best_step)  # it may have been killed between saving and marking
         windows = state["windows"]
         if len(windows) == self.world.size:
             self.window = _window(windows[self.world.rank])
@@ -334,7 +338,7 @@ class _Loop:
             score > position.best if learner.schedule.mode == "max" else score < position.best
         )
         if better:
-            position.best = score
+            position.best, position.best_step = score, position.step
         return better
 
     def _log(self, name: str, sums: Mapping[str, SumCount], **more: Any) -> dict[str, float]:

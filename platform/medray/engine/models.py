@@ -14,17 +14,19 @@ from medray import registry
 from medray.engine.checkpoint import WEIGHTS
 from medray.engine.rundir import RunDirectory
 from medray.errors import UserError
+from medray.storage import is_url
+from medray.storage.local import fetched, local_copy
 from medray.system import System, Trained
 
 CARD = "medray.json"
 
 
-def save_model(run: RunDirectory, system: System[Any], trained: Trained, *, variant: str) -> Path:
+def save_model(run: RunDirectory, system: System[Any], trained: Trained, *, variant: str) -> None:
     """Write ``checkpoints/final/``: weights as safetensors and a JSON card that says how to rebuild the system."""
     folder = run.path / "checkpoints" / "final"
     folder.mkdir(parents=True, exist_ok=True)
     if trained.weights is not None:
-        shutil.copyfile(trained.weights, folder / WEIGHTS)
+        shutil.copyfile(fetched(trained.weights), folder / WEIGHTS)
     run.write_json(
         f"checkpoints/final/{CARD}",
         {
@@ -37,14 +39,13 @@ def save_model(run: RunDirectory, system: System[Any], trained: Trained, *, vari
             "weights": WEIGHTS if trained.weights is not None else None,
         },
     )
-    return folder
 
 
-def load_model(path: Path, *, expect: str | None = None) -> tuple[System[Any], Trained, Mapping[str, Any]]:
+def load_model(where: str | Path, *, expect: str | None = None) -> tuple[System[Any], Trained, Mapping[str, Any]]:
     """Rebuild a system from a run directory or a checkpoint folder.
 
     Args:
-        path: run directory, its checkpoints/final folder, or a file in that.
+        where: run directory (a folder or an ``s3://`` url), its checkpoints/final folder, or a file in that.
         expect: slug of the system the caller is about to use.
 
     Returns:
@@ -53,27 +54,35 @@ def load_model(path: Path, *, expect: str | None = None) -> tuple[System[Any], T
     Raises:
         UserError: nothing readable there, or a checkpoint of another system.
     """
+    path = _fetched_model(str(where)) if is_url(where) else Path(where)
     folder = next(
         (f for f in (path / "checkpoints" / "final", path, path.parent) if (f / CARD).is_file()),
         None,
     )
     if folder is None:
         if not path.exists():
-            raise UserError(f"there is no checkpoint at {path}")
-        raise UserError(f"{path} holds no finished checkpoint: expected a run directory or its checkpoints/final")
+            raise UserError(f"there is no checkpoint at {where}")
+        raise UserError(f"{where} holds no finished checkpoint: expected a run directory or its checkpoints/final")
     try:
         card = json.loads((folder / CARD).read_text())
         slug, config, about = card["system"], card["config"], card["about"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read the checkpoint card {folder / CARD}: {error}") from None
     if expect is not None and slug != expect:
-        raise UserError(f"{path} is a checkpoint of {slug}, not of {expect}; use `python jobs/{slug}.py predict`")
+        raise UserError(f"{where} is a checkpoint of {slug}, not of {expect}; use `python jobs/{slug}.py predict`")
     system_class = registry.load(slug)
     weights = folder / WEIGHTS if card.get("weights") else None
     if weights is not None and not weights.is_file():
         raise UserError(f"the checkpoint {folder} has lost its {WEIGHTS}")
     system = system_class(config_from_plain(system_class.config_class, config))
     return system, Trained(weights=weights, about=about, metrics=card.get("metrics") or {}), card
+
+
+def _fetched_model(url: str) -> Path:
+    run = RunDirectory(local_copy(url.rstrip("/"), "driver"), url.rstrip("/"))
+    run.fetch("checkpoints/final")
+    run.fetch("")
+    return run.path
 
 
 def config_from_plain(config_class: type[Any], values: Mapping[str, Any]) -> Any:

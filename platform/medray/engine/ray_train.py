@@ -13,17 +13,21 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from medray.engine.desk import WorkerHost, close_desk, open_desk
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
+from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
 from medray.engine.workbench import InProcessWorkbench, fit_result
 from medray.errors import UserError
 from medray.learner import Learner
 from medray.progress import Watcher
+from medray.storage import Folder
+from medray.storage.local import local_copy
 from medray.system import FitResult, Workbench
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _STOP_PATIENCE_S = 60.0
+_LISTEN_S = 0.5
 _ONE_PRESS_S = 1.0
 """Interrupts this close together are one: a shell or a supervisor may signal both the process and its group."""
 
@@ -110,19 +115,29 @@ class RayWorkbench(InProcessWorkbench):
 
     options: RunOptions
 
-    def __init__(self, out: Path, options: RunOptions) -> None:
-        super().__init__(out, options)
+    def __init__(self, out: Path, options: RunOptions, *, mirror: Mirror | None = None) -> None:
+        super().__init__(out, options, mirror=mirror)
 
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """See `Workbench.fit`. Lost workers are replaced and go on from the newest whole checkpoint."""
         wait_for_resources(self.options)
-        desk = open_desk()
+        log_file, desk = self.out / "metrics.jsonl", open_desk()
+        if self.mirror:
+            self.mirror.push()
         try:
-            with Watcher(self.out / "metrics.jsonl"):
+            with followed(Folder(self.url), log_file) if self.url else nullcontext(), Watcher(log_file):
                 result = _in_thread(lambda: self._run_trainer(make_learner, name, desk), desk)
         finally:
             close_desk(desk)
         return fit_result(result)
+
+    @property
+    def url(self) -> str:
+        """Where in object storage this run's folder lasts; empty where the folder itself does."""
+        if self.mirror is None:
+            return ""
+        below = self.out.relative_to(self.mirror.local).as_posix()
+        return self.mirror.remote.url if below == "." else f"{self.mirror.remote.url}/{below}"
 
     def _run_trainer(self, make_learner: Callable[[], Learner], name: str, desk: Any) -> LoopResult:
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -131,7 +146,12 @@ class RayWorkbench(InProcessWorkbench):
         options = self.options
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"make_learner": make_learner, "settings": self.loop_settings(name), "desk": desk},
+            train_loop_config={
+                "make_learner": make_learner,
+                "settings": self.loop_settings(name),
+                "desk": desk,
+                "url": self.url,
+            },
             scaling_config=ScalingConfig(num_workers=options.num_workers, use_gpu=options.use_gpu),
             run_config=RunConfig(
                 # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
@@ -148,7 +168,7 @@ class RayWorkbench(InProcessWorkbench):
 
     def nested(self, name: str) -> RayWorkbench:
         """A workbench of its own under this run, on the same workers."""
-        return RayWorkbench(self.out / name, self.options)
+        return RayWorkbench(self.out / name, self.options, mirror=self.mirror)
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """See `Workbench.map`."""
@@ -166,8 +186,19 @@ class RayWorkbench(InProcessWorkbench):
         """See `Workbench.map_runs`."""
         import ray
 
+        out, options, url = self.out, self.options, self.url  # not self: a mirror does not travel
+
         def run(index: int, item: ItemT) -> ResultT:
-            return function(InProcessWorkbench.nested(self, f"{name}/{index}"), item)
+            part = f"{name}/{index}"
+            mirror = None
+            if url:
+                mirror = Mirror(local_copy(f"{url}/{part}", "task"), Folder(f"{url}/{part}"))
+            folder = mirror.local if mirror else out / part
+            work = InProcessWorkbench(folder, options, mirror=mirror, quiet=True, tensorboard=False)
+            result = function(work, item)
+            if mirror:
+                mirror.push()
+            return result
 
         task = ray.remote(num_cpus=1, max_retries=self.options.max_failures)(run)
         return _collect([task.remote(index, item) for index, item in enumerate(items)])
@@ -206,6 +237,8 @@ def _collect(references: list[Any]) -> list[Any]:
 
 def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
     """Run Ray Train beside the main thread, which stays free to hear Ctrl-C and pass it on as a clean stop."""
+    import ray
+
     outcome: list[LoopResult] = []
     errors: list[BaseException] = []
 
@@ -223,7 +256,9 @@ def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
     deadline: float | None = None
     while not done.is_set():
         try:
-            done.wait(timeout=0.2)
+            done.wait(timeout=_LISTEN_S)
+            for said in ray.get(desk.news.remote()):
+                log.warning("%s", said)
         except KeyboardInterrupt:
             now = time.monotonic()
             if deadline is not None:
@@ -257,12 +292,17 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     failure = ray.get(desk.failure.remote())
     if failure:
         return {"failure": failure}
-    if not settings.run.is_dir():
+    mirror = None
+    if config["url"]:
+        mirror = Mirror(local_copy(config["url"], f"worker-{settings.name}"), Folder(config["url"]))
+        settings = replace(settings, run=mirror.local)
+        settings.run.mkdir(parents=True, exist_ok=True)
+    elif not settings.run.is_dir():
         raise UserError(f"{settings.run} is not visible on node {os.uname().nodename}; --out must be shared storage")
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     try:
-        with WorkerHost(desk, settings.name) as host:
+        with WorkerHost(desk, settings.name, mirror) as host:
             return vars(run_loop(config["make_learner"], world, settings, host))
     except Exception as error:
         if not _lost_contact(error):

@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 class Interrupted(KeyboardInterrupt):
     """A run that was stopped cleanly. ``run`` is what to resume."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         super().__init__(f"stopped; go on with --resume {run}")
         self.run = run
 
 
-def train(slug: str, config: Any, options: RunOptions, *, preset: str, variant: str) -> Path:
+def train(slug: str, config: Any, options: RunOptions, *, preset: str, variant: str) -> RunDirectory:
     """Check the data, train, score on the test cases, write the report.
 
     Returns:
@@ -49,36 +49,36 @@ def train(slug: str, config: Any, options: RunOptions, *, preset: str, variant: 
     system_class = registry.load(slug)
     system = system_class(config)
     source, splits = _open_data(system, options)
-    run = RunDirectory.create(Path(options.out), slug, variant)
+    run = RunDirectory.create(options.out, slug, variant)
     run.write_json("config.json", _describe(run, system, options, preset, variant, source, splits))
     return _train(run, system, options, splits, preset=preset, variant=variant)
 
 
-def resume(path: Path, *, options: RunOptions | None = None, expect: str | None = None) -> Path:
+def resume(where: str | Path, *, options: RunOptions | None = None, expect: str | None = None) -> RunDirectory:
     """Go on with a run where its newest whole checkpoint left it.
 
     Args:
-        path: the run directory.
+        where: the run directory, a folder or an ``s3://`` url.
         options: the run's own, with others for what does not change the result (`OPERATIONAL`).
         expect: slug of the system it must be a run of.
 
     Raises:
         UserError: no run there, a run of another system, or its data has changed since.
     """
-    run = RunDirectory.open(path)
+    run = RunDirectory.open(where)
     saved = run.read_config()
     if expect is not None and saved["system"] != expect:
-        raise UserError(f"{path} is a run of {saved['system']}, not of {expect}")
+        raise UserError(f"{where} is a run of {saved['system']}, not of {expect}")
     system_class = registry.load(saved["system"])
     system = system_class(config_from_plain(system_class.config_class, saved["config"]))
     options = options or config_from_plain(RunOptions, saved["options"])
     source, splits = _open_data(system, options)
     if source.fingerprint != saved["data"]["fingerprint"]:
-        raise UserError(f"the data in {options.data} has changed since {path} began; start a new run instead")
+        raise UserError(f"the data in {options.data} has changed since {where} began; start a new run instead")
     return _train(run, system, options, splits, preset=saved["preset"], variant=saved["variant"])
 
 
-def evaluate(checkpoint: Path, options: RunOptions, *, expect: str | None = None) -> Path:
+def evaluate(checkpoint: str | Path, options: RunOptions, *, expect: str | None = None) -> RunDirectory:
     """Score a trained system on every case of a data source.
 
     Returns:
@@ -86,7 +86,7 @@ def evaluate(checkpoint: Path, options: RunOptions, *, expect: str | None = None
     """
     system, trained, card = load_model(checkpoint, expect=expect)
     source = _checked(system, open_source(options.data), options, known=trained.about)
-    run = RunDirectory.create(Path(options.out), system.slug, "evaluate")
+    run = RunDirectory.create(options.out, system.slug, "evaluate")
     splits = Splits(train=(), validation=(), test=source.cases)
     run.write_json("config.json", _describe(run, system, options, "", card["variant"], source, splits))
     with _resumable(run), _workbench(run, options) as work:
@@ -94,10 +94,10 @@ def evaluate(checkpoint: Path, options: RunOptions, *, expect: str | None = None
         found = {card["variant"]: system.evaluate(work, trained, source.cases)}
         found |= _compare(work, system, options, splits, skip=card["variant"])
         _finish(run, system, trained, found, options, "", card["variant"], source, checkpoint, started)
-    return run.path
+    return run
 
 
-def predict(checkpoint: Path, request: PredictRequest, *, expect: str | None = None) -> Prediction:
+def predict(checkpoint: str | Path, request: PredictRequest, *, expect: str | None = None) -> Prediction:
     """Use a trained system on new scans, in this process."""
     system, trained, _ = load_model(checkpoint, expect=expect)
     wanted = system.predict_inputs
@@ -109,7 +109,7 @@ def predict(checkpoint: Path, request: PredictRequest, *, expect: str | None = N
     return system.predict(trained, request)
 
 
-def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Path]:
+def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, RunDirectory]:
     """Run the paper's claim over its variants and seeds.
 
     Returns:
@@ -117,7 +117,7 @@ def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Pat
     """
     system_class = registry.load(slug)
     config, data = system_class.claim_setting(preset)
-    run = RunDirectory.create(Path(options.out), slug, "claim")
+    run = RunDirectory.create(options.out, slug, "claim")
     nothing = Source(data, (), ""), Splits((), (), ())
     described = _describe(run, system_class(config), replace(options, data=data), preset, "claim", *nothing)
     run.write_json("config.json", described)
@@ -131,27 +131,29 @@ def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Pat
         _result(slug, "claim", preset, options.seed, metrics, time.perf_counter() - started, 0.0, None, ""),
     )
     write_report(run.path)
-    return result, run.path
+    run.publish()
+    return result, run
 
 
 def _train(
     run: RunDirectory, system: System[Any], options: RunOptions, splits: Splits, *, preset: str, variant: str
-) -> Path:
+) -> RunDirectory:
     saved = run.read_config()["data"]
     source = Source(saved["spec"], (), saved["fingerprint"])
     with _resumable(run), _workbench(run, options) as work:
         started = time.perf_counter()
         work.say(
             f"{system.slug} ({variant}): {len(splits.train)} training, {len(splits.validation)} validation and "
-            f"{len(splits.test)} test cases; run directory {run.path}"
+            f"{len(splits.test)} test cases; run directory {run}"
         )
         trained = system.train(work, splits)
-        folder = save_model(run, system, trained, variant=variant)
+        save_model(run, system, trained, variant=variant)
+        folder = f"{run}/checkpoints/final"
         work.say(f"scoring {len(splits.test)} test cases")
         found = {variant: system.evaluate(work, trained, splits.test)}
         found |= _compare(work, system, options, splits, skip=variant)
         _finish(run, system, trained, found, options, preset, variant, source, folder, started)
-    return run.path
+    return run
 
 
 def _open_data(system: System[Any], options: RunOptions) -> tuple[Source, Splits]:
@@ -208,7 +210,7 @@ def _finish(
     preset: str,
     variant: str,
     source: Source,
-    checkpoint: Path,
+    checkpoint: str | Path,
     started: float,
 ) -> None:
     run.write_json(
@@ -226,6 +228,7 @@ def _finish(
         ),
     )
     write_report(run.path)
+    run.publish()
 
 
 def _result(
@@ -268,7 +271,7 @@ def _describe(
         "preset": preset,
         "config": asdict(system.config),
         "defaults": asdict(system.config_class()),
-        "options": asdict(replace(options, out=str(run.path.parent.parent))),
+        "options": asdict(replace(options, out=str(run).rsplit("/", 2)[0])),
         "data": {
             "spec": source.spec,
             "fingerprint": source.fingerprint,
@@ -285,12 +288,12 @@ def _describe(
 def _workbench(run: RunDirectory, options: RunOptions) -> Iterator[InProcessWorkbench]:
     """Ray where the run has workers, this process where it has none."""
     if options.num_workers == 0:
-        yield InProcessWorkbench(run.path, options)
+        yield InProcessWorkbench(run.path, options, mirror=run.mirror)
         return
     from medray.engine.ray_train import RayWorkbench, ray_session
 
     with ray_session(options.num_workers):
-        yield RayWorkbench(run.path, options)
+        yield RayWorkbench(run.path, options, mirror=run.mirror)
 
 
 @contextmanager
@@ -298,4 +301,4 @@ def _resumable(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(run.path) from None
+        raise Interrupted(run) from None

@@ -14,49 +14,88 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from medray.engine.mirror import Mirror
 from medray.errors import UserError
+from medray.storage import Folder, is_url
+from medray.storage.local import local_copy
 from medray.system import Figure
 
+_ROLE = "driver"
 _PACKAGES = ("medray", "ray", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "itk-elastix")
 
 
 class RunDirectory:
-    """``<out>/<slug>/<run id>/``. Its files are the only thing the report, resume and predict read."""
+    """``<out>/<slug>/<run id>/``. Its files are the only thing the report, resume and predict read.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        path: the folder on this machine.
+        mirror: copies it to object storage, for a run that lives there; None for a folder that lasts by itself.
+    """
+
+    def __init__(self, path: Path, url: str = "") -> None:
         self.path = path
+        self.mirror = Mirror(path, Folder(url)) if url else None
+
+    def __str__(self) -> str:
+        return self.mirror.remote.url if self.mirror else str(self.path)
 
     @classmethod
-    def create(cls, out: Path, slug: str, label: str) -> RunDirectory:
+    def create(cls, out: str, slug: str, label: str) -> RunDirectory:
         """Make a new run folder named after the moment and what runs.
+
+        Args:
+            out: a folder, or an ``s3://`` url.
+            slug: the system.
+            label: what runs, for the name.
 
         Raises:
             UserError: it cannot be written.
         """
-        out = permanent(out)
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for attempt in range(1000):
-            path = out / slug / (f"{stamp}-{label}" + (f"-{attempt}" if attempt else ""))
+            name = f"{slug}/{stamp}-{label}" + (f"-{attempt}" if attempt else "")
+            url = f"{out.rstrip('/')}/{name}" if is_url(out) else ""
+            path = local_copy(url, _ROLE) if url else permanent(Path(out)) / name
             try:
                 path.mkdir(parents=True)
             except FileExistsError:
                 continue
             except OSError as error:
                 raise UserError(f"cannot write to --out {out}: {error.strerror}") from None
-            return cls(path)
-        raise UserError(f"cannot find a free name for a run in {out / slug}")
+            if not url or not Folder(url).exists():
+                return cls(path, url)
+        raise UserError(f"cannot find a free name for a run in {out}/{slug}")
 
     @classmethod
-    def open(cls, path: Path) -> RunDirectory:
-        """An existing run.
+    def open(cls, where: str | Path) -> RunDirectory:
+        """An existing run, in a folder or at an ``s3://`` url; of the latter all but its checkpoints is fetched.
 
         Raises:
-            UserError: there is no run at ``path``.
+            UserError: there is no run at ``where``.
         """
-        run = cls(path.resolve())
+        if is_url(where):
+            run = cls(local_copy(str(where).rstrip("/"), _ROLE), str(where).rstrip("/"))
+            run.fetch("")
+        else:
+            run = cls(Path(where).resolve())
         if not run.config_file.is_file():
-            raise UserError(f"{path} is not a run directory: it has no config.json")
+            raise UserError(f"{where} is not a run directory: it has no config.json")
         return run
+
+    def fetch(self, folder: str) -> None:
+        """Get a run's files below ``folder`` from object storage; "" for all but checkpoints and event files."""
+        if self.mirror is None:
+            return
+        remote = self.mirror.remote
+        for entry in remote.list():
+            big = any(part in ("checkpoints", "tensorboard") for part in entry.name.split("/"))
+            if entry.name.startswith(f"{folder}/") if folder else not big:
+                remote.download(entry.name, self.path / entry.name)
+
+    def publish(self) -> None:
+        """Make what was written here last, where that takes more than writing it."""
+        if self.mirror is not None:
+            self.mirror.push()
 
     @property
     def config_file(self) -> Path:

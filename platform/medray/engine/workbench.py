@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
+from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import append_json
 from medray.engine.world import World
@@ -35,9 +36,16 @@ class InProcessWorkbench:
     """Everything in this process, one thing after another."""
 
     def __init__(
-        self, out: Path, options: LoopOptions | None = None, *, quiet: bool = False, tensorboard: bool = True
+        self,
+        out: Path,
+        options: LoopOptions | None = None,
+        *,
+        mirror: Mirror | None = None,
+        quiet: bool = False,
+        tensorboard: bool = True,
     ) -> None:
         self.out = out
+        self.mirror = mirror
         self.options = options or LoopOptions()
         self.seed = self.options.seed
         self.quiet = quiet
@@ -48,7 +56,7 @@ class InProcessWorkbench:
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """See `Workbench.fit`. Ctrl-C stops after the current step with a checkpoint."""
         watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
-        with StopOnSignal() as host, watcher:
+        with StopOnSignal(self.mirror) as host, watcher:
             return fit_result(run_loop(make_learner, World(), self.loop_settings(name), host))
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
@@ -77,7 +85,7 @@ class InProcessWorkbench:
 
     def nested(self, name: str) -> InProcessWorkbench:
         """A workbench of its own under this run, in this process."""
-        return InProcessWorkbench(self.out / name, self.options, quiet=True, tensorboard=False)
+        return InProcessWorkbench(self.out / name, self.options, mirror=self.mirror, quiet=True, tensorboard=False)
 
 
 def fit_result(result: LoopResult) -> FitResult:
@@ -100,7 +108,8 @@ def fit_result(result: LoopResult) -> FitResult:
 class StopOnSignal(Host):
     """Asks the loop to stop at the first Ctrl-C or SIGTERM; another one interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, mirror: Mirror | None = None) -> None:
+        super().__init__(mirror)
         self._asked = False
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}

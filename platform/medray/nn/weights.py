@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medray.errors import UserError
+from medray.storage.local import fetched
 
 
 def load_network(network: nn.Module, path: Path, *, prefix: str = "") -> None:
@@ -18,7 +19,7 @@ def load_network(network: nn.Module, path: Path, *, prefix: str = "") -> None:
         UserError: the file cannot be read, or holds the weights of a differently built network.
     """
     try:
-        tensors = load_file(path)
+        tensors = load_file(fetched(path))
     except FileNotFoundError:
         raise UserError(f"there are no weights at {path}") from None
     except (SafetensorError, OSError) as error:
