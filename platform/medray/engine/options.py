@@ -23,6 +23,9 @@ class RunOptions:
     """Folder that receives <system>/<run id>/; needs to be visible to every worker."""
     num_workers: int = 1
     """Training workers, one process each. The global batch stays the same. 0 trains in this process, without Ray."""
+    min_workers: int = 0
+    """Go on with as few workers as this when nodes are lost, and with more again when nodes join; 0 keeps the number
+    fixed and waits for a replacement."""
     use_gpu: bool = False
     """One GPU per worker."""
     precision: Precision = "fp32"
@@ -41,6 +44,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.num_workers < 0:
             raise UserError(f"--num-workers is 0 (no Ray) or more, got {self.num_workers}")
+        if not 0 <= self.min_workers <= self.num_workers:
+            raise UserError(f"--min-workers is between 0 (fixed) and --num-workers {self.num_workers}, got {self.min_workers}")
         if self.use_gpu and self.num_workers == 0:
             raise UserError("--use-gpu needs at least one worker; leave --num-workers at 1 or more")
         if self.checkpoint_every_steps < 0:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medray.engine.elastic import scaling_config
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.options import RunOptions
 from medray.engine.workbench import InProcessWorkbench, fit_result
@@ -129,14 +130,14 @@ class RayWorkbench(InProcessWorkbench):
         return fit_result(result)
 
     def _run_trainer(self, make_learner: Callable[[], Learner], name: str) -> LoopResult:
-        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, LoggingConfig, RunConfig
         from ray.train.torch import TorchTrainer
 
         options = self.options
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"make_learner": make_learner, "settings": self.loop_settings(name)},
-            scaling_config=ScalingConfig(num_workers=options.num_workers, use_gpu=options.use_gpu),
+            scaling_config=scaling_config(options),
             run_config=RunConfig(
                 # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
                 name=f"{name}-{time.time_ns()}",
