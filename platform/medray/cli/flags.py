@@ -62,6 +62,7 @@ class EvaluateFlags(RunOptions):
     """A run directory, or a checkpoint folder in one."""
     data: str
     seed: tyro.conf.Suppress[int] = 0
+    min_workers: tyro.conf.Suppress[int] = 0
     max_failures: tyro.conf.Suppress[int] = 3
     checkpoint_every_steps: tyro.conf.Suppress[int] = 0
 

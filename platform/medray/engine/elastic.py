@@ -6,20 +6,23 @@ same global batches. What is here makes Ray notice within seconds; docs/reliabil
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from medray.engine.options import RunOptions
 
 _QUICK_RESIZE = {
-    # A new group is first tried at the old size, since Ray's table of free resources is up to 20 s old; a placement
-    # group on a lost node never comes to be, and by default Ray gives it a minute.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+    # After a loss a group is first tried at the old size; by default Ray waits a minute for the lost node's share.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3",
     # How often the controller asks its workers how they are.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
-_RESIZE_MONITOR_S = 10.0
+_RESIZE_MONITOR_S = 5.0
 """How often a healthy run looks whether it could have more workers."""
+_NODE_WATCH_S = 1.0
 
 
 def scaling_config(options: RunOptions) -> Any:

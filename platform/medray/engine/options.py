@@ -45,7 +45,9 @@ class RunOptions:
         if self.num_workers < 0:
             raise UserError(f"--num-workers is 0 (no Ray) or more, got {self.num_workers}")
         if not 0 <= self.min_workers <= self.num_workers:
-            raise UserError(f"--min-workers is between 0 (fixed) and --num-workers {self.num_workers}, got {self.min_workers}")
+            raise UserError(
+                f"--min-workers is between 0 (fixed) and --num-workers {self.num_workers}, got {self.min_workers}"
+            )
         if self.use_gpu and self.num_workers == 0:
             raise UserError("--use-gpu needs at least one worker; leave --num-workers at 1 or more")
         if self.checkpoint_every_steps < 0:
