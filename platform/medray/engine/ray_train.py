@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medray.engine.elastic import scaling_config
+from medray.engine.elastic import prompt_resizing, scaling_config
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.options import RunOptions
 from medray.engine.workbench import InProcessWorkbench, fit_result
@@ -125,7 +125,7 @@ class RayWorkbench(InProcessWorkbench):
         stop_file.unlink(missing_ok=True)
         (self.out / _FAILURE).unlink(missing_ok=True)
         wait_for_resources(self.options)
-        with Watcher(self.out / "metrics.jsonl"):
+        with Watcher(self.out / "metrics.jsonl"), prompt_resizing(self.options):
             result = _in_thread(lambda: self._run_trainer(make_learner, name), stop_file)
         return fit_result(result)
 
