@@ -94,10 +94,10 @@ def test_claim_exits_by_whether_it_holds(
 def test_resume_takes_the_runs_own_settings(engine: SimpleNamespace, tmp_path: Path, stand_in: Any) -> None:
     config = stand_in.StandInConfig(grid_spacing=(9, 4), features="mind")
     folder = write_run(tmp_path / "runs" / "1", config)
-    assert cli.run("standin", ["train", "--resume", str(folder), "--num-workers", "2"]) == 0
+    assert cli.run("standin", ["train", "--resume", str(folder), "--num-workers", "2", "--min-workers", "1"]) == 0
     assert engine.asked.name == "resume"
     assert engine.asked.args == (folder,)
-    assert engine.asked.keywords == {"num_workers": 2, "expect": "standin"}
+    assert engine.asked.keywords == {"num_workers": 2, "min_workers": 1, "expect": "standin"}
     same = ["--preset", "paper", "--variant", "mind", "--seed", "3", "--config.grid-spacing", "9", "4"]
     assert cli.run("standin", ["--resume", str(folder), *same]) == 0
     assert engine.asked.keywords["num_workers"] == 1

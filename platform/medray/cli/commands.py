@@ -28,7 +28,8 @@ def train(slug: str, argv: Sequence[str], prog: str) -> int:
 
     if folder and stored:
         _settled(stored, asked, folder)
-        show.run(run.resume(folder, num_workers=asked.options.num_workers, expect=slug))
+        workers = {"num_workers": asked.options.num_workers, "min_workers": asked.options.min_workers}
+        show.run(run.resume(folder, **workers, expect=slug))
     else:
         show.run(run.train(slug, asked.config, asked.options, preset=asked.preset, variant=asked.variant))
     return 0
@@ -165,7 +166,7 @@ def _stored(slug: str, system: flags.SystemClass, folder: Path) -> flags.Trainin
 
 
 def _settled(stored: flags.Training, asked: flags.Training, folder: Path) -> None:
-    """Check that nothing but the number of workers differs from the run's own settings.
+    """Check that nothing but the numbers of workers differ from the run's own settings.
 
     Raises:
         UserError: something does.
@@ -175,7 +176,7 @@ def _settled(stored: flags.Training, asked: flags.Training, folder: Path) -> Non
         pairs += [(prefix + item.name, getattr(before, item.name), getattr(now, item.name)) for item in fields(before)]
     for name, before, now in pairs:
         same = before.resolve() == now.resolve() if isinstance(before, Path) else before == now
-        if not same and name != "num_workers":
+        if not same and name not in ("num_workers", "min_workers"):
             flag = "--" + name.replace("_", "-")
             raise UserError(
                 f"{flag} of a run is settled when it starts: {folder} has {show.plain(before)}, got {show.plain(now)}; "

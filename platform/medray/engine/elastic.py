@@ -15,7 +15,9 @@ from typing import Any
 
 from medray.engine.options import RunOptions
 
-_QUICK_RESIZE = {
+log = logging.getLogger(__name__)
+
+_QUICK = {
     # After a loss a group is first tried at the old size; by default Ray waits a minute for the lost node's share.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3",
     # How often the controller asks its workers how they are.
@@ -25,23 +27,13 @@ _RESIZE_MONITOR_S = 5.0
 """How often a healthy run looks whether it could have more workers."""
 _NODE_WATCH_S = 1.0
 
-log = logging.getLogger(__name__)
-
 
 def scaling_config(options: RunOptions) -> Any:
-    """The `ray.train.ScalingConfig` of a run.
-
-    Call it before the trainer is built: for an elastic run it also sets, unless the user has, the environment variables
-    that Ray Train hands from this process to its controller.
-    """
+    """The `ray.train.ScalingConfig` of a run."""
     from ray.train import ScalingConfig
 
-    if not options.min_workers:
-        return ScalingConfig(num_workers=options.num_workers, use_gpu=options.use_gpu)
-    for name, value in _QUICK_RESIZE.items():
-        os.environ.setdefault(name, value)
     return ScalingConfig(
-        num_workers=(options.min_workers, options.num_workers),
+        num_workers=(options.min_workers, options.num_workers) if options.min_workers else options.num_workers,
         use_gpu=options.use_gpu,
         elastic_resize_monitor_interval_s=_RESIZE_MONITOR_S,
     )
@@ -49,26 +41,34 @@ def scaling_config(options: RunOptions) -> Any:
 
 @contextmanager
 def prompt_resizing(options: RunOptions) -> Iterator[None]:
-    """While an elastic run trains, tell Ray Train's table of nodes at once when one leaves or joins.
+    """Have an elastic run that is started in here notice within seconds when a node leaves or joins.
 
-    The table belongs to an actor that renews it every 20 s, an interval without a setting (Ray 2.60), and until then a
-    group of the old size is tried again and again. The actor can be asked to renew it, though not through a public
-    interface: where that fails, resizing only takes up to 20 s longer.
+    Sets what Ray Train reads from this process's environment and hands to its controller, unless the user has set it,
+    and has Ray's table of nodes renewed whenever they change.
     """
     if not options.min_workers:
         yield
         return
+    added = {name: value for name, value in _QUICK.items() if name not in os.environ}
+    os.environ.update(added)
     done = threading.Event()
-    thread = threading.Thread(target=_watch_nodes, args=(done,), name="node-watch", daemon=True)
-    thread.start()
+    watch = threading.Thread(target=_renew_table_of_nodes, args=(done,), name="node-watch", daemon=True)
+    watch.start()
     try:
         yield
     finally:
         done.set()
-        thread.join()
+        watch.join()
+        for name in added:
+            os.environ.pop(name, None)
 
 
-def _watch_nodes(done: threading.Event) -> None:
+def _renew_table_of_nodes(done: threading.Event) -> None:
+    """Whenever the nodes change, ask for what Ray does by itself only every 20 s, an interval without a setting (2.60).
+
+    Until then a group of the old size is tried again and again. The actor that keeps the table has a method for it, but
+    not a public one: where it fails, resizing takes up to 20 s longer and nothing else changes.
+    """
     import ray
 
     known: set[str] = set()

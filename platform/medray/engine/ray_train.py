@@ -189,10 +189,9 @@ def wait_for_resources(options: RunOptions) -> None:
     have = ray.cluster_resources()
     if options.use_gpu and not have.get("GPU") and len(ray.nodes()) == 1:
         raise UserError("--use-gpu was given but the Ray cluster has no GPU; leave it out or join a GPU node")
-    if have.get("CPU", 0) < options.num_workers:
-        log.warning(
-            "the cluster has %g CPUs for %d workers; waiting for more nodes", have.get("CPU", 0), options.num_workers
-        )
+    needed = options.min_workers or options.num_workers
+    if have.get("CPU", 0) < needed:
+        log.warning("the cluster has %g CPUs for %d workers; waiting for more nodes", have.get("CPU", 0), needed)
 
 
 def _collect(references: list[Any]) -> list[Any]:

@@ -54,7 +54,9 @@ def train(slug: str, config: Any, options: RunOptions, *, preset: str, variant: 
     return _train(run, system, options, splits, preset=preset, variant=variant)
 
 
-def resume(path: Path, *, num_workers: int | None = None, expect: str | None = None) -> Path:
+def resume(
+    path: Path, *, num_workers: int | None = None, min_workers: int | None = None, expect: str | None = None
+) -> Path:
     """Go on with a run where its newest whole checkpoint left it.
 
     Raises:
@@ -67,8 +69,11 @@ def resume(path: Path, *, num_workers: int | None = None, expect: str | None = N
     system_class = registry.load(saved["system"])
     system = system_class(config_from_plain(system_class.config_class, saved["config"]))
     options = config_from_plain(RunOptions, {**saved["options"], "out": Path(saved["options"]["out"])})
-    if num_workers is not None:
-        options = replace(options, num_workers=num_workers)
+    options = replace(
+        options,
+        num_workers=options.num_workers if num_workers is None else num_workers,
+        min_workers=options.min_workers if min_workers is None else min_workers,
+    )
     source, splits = _open_data(system, options)
     if source.fingerprint != saved["data"]["fingerprint"]:
         raise UserError(f"the data in {options.data} has changed since {path} began; start a new run instead")
