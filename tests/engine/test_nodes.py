@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from clusters import Beside, Nodes, nodes
 from toy_learners import Diary
@@ -182,6 +181,7 @@ def test_elastic_run_shrinks_when_a_node_is_lost_and_grows_when_one_joins(cluste
 
 def test_ray_still_renews_its_table_of_nodes_when_asked(cluster: Nodes) -> None:
     # Not a public interface. When this fails on a new Ray, shrinking takes up to 20 s longer: see elastic.py.
+    import ray
     from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as internal
 
     internal.get_or_create_autoscaling_coordinator()  # as each run of Ray Train does
