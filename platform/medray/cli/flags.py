@@ -156,7 +156,7 @@ def parse_training(
                 Annotated[
                     Path | None,
                     tyro.conf.arg(
-                        help="A run to go on with, under its own settings; only --num-workers, --min-workers may change.",
+                        help="A run to go on with, under its own settings; --num-workers and --min-workers may differ.",
                         metavar="RUN",
                         help_behavior_hint="",
                     ),
