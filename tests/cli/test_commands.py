@@ -94,7 +94,7 @@ def test_claim_exits_by_whether_it_holds(
 def test_resume_takes_the_runs_own_settings(engine: SimpleNamespace, tmp_path: Path, stand_in: Any) -> None:
     config = stand_in.StandInConfig(grid_spacing=(9, 4), features="mind")
     folder = write_run(tmp_path / "runs" / "1", config)
-    assert cli.run("standin", ["train", "--resume", str(folder), "--num-workers", "2"]) == 0
+    assert cli.run("standin", ["train", "--resume", str(folder), "--num-workers", "2", "--min-workers", "1"]) == 0
     assert engine.asked.name == "resume"
     assert engine.asked.args == (str(folder),)
     assert engine.asked.keywords["expect"] == "standin"

@@ -62,6 +62,7 @@ class EvaluateFlags(RunOptions):
     """A run directory or a checkpoint folder in one, on this machine or at s3://."""
     data: str
     seed: tyro.conf.Suppress[int] = 0
+    min_workers: tyro.conf.Suppress[int] = 0
     max_failures: tyro.conf.Suppress[int] = 3
     shard: tyro.conf.Suppress[bool] = False
     skip_nonfinite: tyro.conf.Suppress[int] = 0

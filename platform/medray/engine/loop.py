@@ -128,6 +128,8 @@ class _Loop:
         self.step = EngineStep(self.optimizers, world=world, precision=self.options.precision, seed=self.options.seed)
         if saved is not None:
             self._restore(saved[1])
+        if self.log is not None:
+            self.log.rewind(settings.name, self.position.step)
         self.norms = NormStatistics(learner.networks)
         self.clock = StepClock(world)
         self.loader = Loader(learner, world, self.options)
@@ -161,8 +163,6 @@ class _Loop:
         elif self.first:  # another number of workers: the sums go on in one place
             for window in windows:
                 _add(self.window, _window(window))
-        if self.log is not None:
-            self.log.rewind(self.settings.name, self.position.step)
 
     def run(self) -> tuple[bool, int, float]:
         """All remaining epochs. Returns whether it got to the end, the samples seen and the seconds spent on them."""

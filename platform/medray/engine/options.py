@@ -59,6 +59,9 @@ class RunOptions(LoopOptions):
     """Folder that receives <system>/<run id>/: on this machine, on storage that every node sees, or s3://bucket/folder."""
     num_workers: int = 1
     """Training workers, one process each. The global batch stays the same. 0 trains in this process, without Ray."""
+    min_workers: int = 0
+    """Go on with as few workers as this when nodes are lost, and with more again when nodes join; 0 keeps the number
+    fixed and waits for a replacement."""
     use_gpu: bool = False
     """One GPU per worker."""
     max_failures: int = 3
@@ -70,12 +73,16 @@ class RunOptions(LoopOptions):
         super().__post_init__()
         if self.num_workers < 0:
             raise UserError(f"--num-workers is 0 (no Ray) or more, got {self.num_workers}")
+        if not 0 <= self.min_workers <= self.num_workers:
+            raise UserError(
+                f"--min-workers is between 0 (fixed) and --num-workers {self.num_workers}, got {self.min_workers}"
+            )
         if self.use_gpu and self.num_workers == 0:
             raise UserError("--use-gpu needs at least one worker; leave --num-workers at 1 or more")
 
 
 OPERATIONAL = frozenset(
-    {"num_workers", "max_failures", "skip_nonfinite", "loader_workers", "checkpoint_every_steps",
+    {"num_workers", "min_workers", "max_failures", "skip_nonfinite", "loader_workers", "checkpoint_every_steps",
      "checkpoint_every_minutes", "keep_checkpoints"}
 )  # fmt: skip
 """Options that change how a run gets to its result and not the result: a resumed run may be given others."""

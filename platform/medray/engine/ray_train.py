@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medray.engine.desk import WorkerHost, close_desk, open_desk
+from medray.engine.elastic import prompt_resizing, scaling_config
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
@@ -125,7 +126,11 @@ class RayWorkbench(InProcessWorkbench):
         if self.mirror:
             self.mirror.push()
         try:
-            with followed(Folder(self.url), log_file) if self.url else nullcontext(), Watcher(log_file):
+            with (
+                followed(Folder(self.url), log_file) if self.url else nullcontext(),
+                Watcher(log_file),
+                prompt_resizing(self.options),
+            ):
                 result = _in_thread(lambda: self._run_trainer(make_learner, name, desk), desk)
         finally:
             close_desk(desk)
@@ -140,7 +145,7 @@ class RayWorkbench(InProcessWorkbench):
         return self.mirror.remote.url if below == "." else f"{self.mirror.remote.url}/{below}"
 
     def _run_trainer(self, make_learner: Callable[[], Learner], name: str, desk: Any) -> LoopResult:
-        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, LoggingConfig, RunConfig
         from ray.train.torch import TorchTrainer
 
         options = self.options
@@ -152,7 +157,7 @@ class RayWorkbench(InProcessWorkbench):
                 "desk": desk,
                 "url": self.url,
             },
-            scaling_config=ScalingConfig(num_workers=options.num_workers, use_gpu=options.use_gpu),
+            scaling_config=scaling_config(options),
             run_config=RunConfig(
                 # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
                 name=f"{name}-{time.time_ns()}",
@@ -215,10 +220,9 @@ def wait_for_resources(options: RunOptions) -> None:
     have = ray.cluster_resources()
     if options.use_gpu and not have.get("GPU") and len(ray.nodes()) == 1:
         raise UserError("--use-gpu was given but the Ray cluster has no GPU; leave it out or join a GPU node")
-    if have.get("CPU", 0) < options.num_workers:
-        log.warning(
-            "the cluster has %g CPUs for %d workers; waiting for more nodes", have.get("CPU", 0), options.num_workers
-        )
+    needed = options.min_workers or options.num_workers
+    if have.get("CPU", 0) < needed:
+        log.warning("the cluster has %g CPUs for %d workers; waiting for more nodes", have.get("CPU", 0), needed)
 
 
 def _collect(references: list[Any]) -> list[Any]:
