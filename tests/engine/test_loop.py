@@ -39,6 +39,7 @@ class StopsAt(Host):
     """Asks to stop after so many steps."""
 
     def __init__(self, steps: int) -> None:
+        super().__init__()
         self.left = steps
 
     def stop_requested(self) -> bool:
