@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from medray.data.cache import SampleCache
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.learner import Learner
 
@@ -124,6 +125,10 @@ class Workbench(Protocol):
     out: Path
     """The run directory."""
     seed: int
+
+    @property
+    def cache(self) -> SampleCache:
+        """Where learners keep what they decode and resample; hand it to them, it travels to every worker."""
 
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """Train to the end of the learner's schedule, resuming where an earlier try of this run stopped.

@@ -67,6 +67,8 @@ class EvaluateFlags(RunOptions):
     shard: tyro.conf.Suppress[bool] = False
     skip_nonfinite: tyro.conf.Suppress[int] = 0
     loader_workers: tyro.conf.Suppress[int] = -1
+    cache_memory_gb: tyro.conf.Suppress[float] = 2.0
+    cache_disk_gb: tyro.conf.Suppress[float] = 0.0
     checkpoint_every_steps: tyro.conf.Suppress[int] = 0
     checkpoint_every_minutes: tyro.conf.Suppress[float] = 10.0
     keep_checkpoints: tyro.conf.Suppress[int] = 2

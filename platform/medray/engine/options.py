@@ -34,6 +34,10 @@ class LoopOptions:
     loader_workers: int = -1
     """Processes per worker that prepare batches ahead; 0 prepares them between steps, -1 starts some only if steps
     wait for data."""
+    cache_memory_gb: float = 2.0
+    """How much of what was decoded and resampled each process keeps in memory, at most."""
+    cache_disk_gb: float = 0.0
+    """How much of it stays on each node's disk for later runs, at most (MEDRAY_CACHE says where); 0 writes nothing."""
     checkpoint_every_steps: int = 0
     """Also checkpoint inside an epoch, every so many updates; 0 leaves that to --checkpoint-every-minutes."""
     checkpoint_every_minutes: float = 10.0
@@ -42,7 +46,8 @@ class LoopOptions:
     """How many of the newest checkpoints stay, beside the best."""
 
     def __post_init__(self) -> None:
-        for name, least in (("checkpoint_every_steps", 0), ("checkpoint_every_minutes", 0), ("skip_nonfinite", 0),
+        for name, least in (("cache_memory_gb", 0), ("cache_disk_gb", 0),
+                            ("checkpoint_every_steps", 0), ("checkpoint_every_minutes", 0), ("skip_nonfinite", 0),
                             ("keep_checkpoints", 1), ("loader_workers", -1)):  # fmt: skip
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} is {least} or more, got {getattr(self, name)}")
@@ -81,8 +86,8 @@ class RunOptions(LoopOptions):
             raise UserError("--use-gpu needs at least one worker; leave --num-workers at 1 or more")
 
 
-OPERATIONAL = frozenset(
-    {"num_workers", "min_workers", "max_failures", "skip_nonfinite", "loader_workers", "checkpoint_every_steps",
-     "checkpoint_every_minutes", "keep_checkpoints"}
-)  # fmt: skip
+OPERATIONAL = frozenset({
+    "num_workers", "min_workers", "max_failures", "skip_nonfinite", "loader_workers", "cache_memory_gb",
+    "cache_disk_gb", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints",
+})  # fmt: skip
 """Options that change how a run gets to its result and not the result: a resumed run may be given others."""

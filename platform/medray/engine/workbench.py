@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medray.data.cache import SampleCache
 from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror
@@ -52,6 +53,11 @@ class InProcessWorkbench:
         self.tensorboard = tensorboard
         self._started = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def cache(self) -> SampleCache:
+        """See `Workbench.cache`."""
+        return SampleCache(memory_gb=self.options.cache_memory_gb, disk_gb=self.options.cache_disk_gb)
 
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """See `Workbench.fit`. Ctrl-C stops after the current step with a checkpoint."""

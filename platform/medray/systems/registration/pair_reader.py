@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medray.data.cache import SampleCache
 from medray.data.case import Case, Volume
+from medray.data.fields import case_fingerprint
 from medray.data.geometry import Align, Grid, canonical, make_grid, placement, resample, to_original, world_positions
 from medray.data.intensity import Mode, normalize_intensity
 from medray.errors import UserError
@@ -86,12 +87,18 @@ class PlacedPair:
 
 
 class PairReader:
-    """Loads pairs onto the work grid. Images that several pairs share are read and resampled once."""
+    """Loads pairs onto the work grid.
 
-    def __init__(self, grid: WorkGrid, *, label_channels: int = 1) -> None:
+    Args:
+        grid: where pairs are brought to.
+        label_channels: how many channels of a label file with several are organs.
+        cache: keeps what was read and resampled; images that several pairs share are then read once.
+    """
+
+    def __init__(self, grid: WorkGrid, *, label_channels: int = 1, cache: SampleCache | None = None) -> None:
         self.grid = grid
         self.label_channels = label_channels
-        self._cached = lru_cache(maxsize=256)(self._load_side)
+        self.cache = cache or SampleCache(memory_gb=1.0)
 
     def load(self, ref: PairRef) -> list[ImagePair]:
         """The pair, or one pair for each slice where volumes are cut into slices.
@@ -138,8 +145,8 @@ class PairReader:
         """
         ref, work = placed.ref, placed.grid
         names = ref.field_names
-        moving = self._cached(_Key(ref.moving, names[0], work, placed.place, 0))
-        fixed = self._cached(_Key(ref.fixed, names[1], work, np.eye(4), 1))
+        moving = self._side(ref.moving, names[0], work, placed.place, self.grid.normalize[0])
+        fixed = self._side(ref.fixed, names[1], work, np.eye(4), self.grid.normalize[1])
         return ImagePair(
             id=ref.id,
             moving=moving.image,
@@ -154,22 +161,34 @@ class PairReader:
             mask=self._mask(placed),
         )
 
-    def _load_side(self, key: _Key) -> _Side:
-        volume = key.case.volume(key.name)
+    def _side(self, case: Case, name: str, grid: Grid, place: NDArray[np.float64], normalize: Mode) -> _Side:
+        label_name = "label" if name == "image" else f"{name}_label"
+        fields = [field for field in (name, label_name) if field in case.fields]
+        # Only where the image's own voxels end up matters: subjects centered on each other share an entry.
+        where = grid.shape, np.round(place @ grid.affine, 4).tolist()
+        key = ("registration side", case_fingerprint(case, fields), name, where, normalize, self.label_channels)
+        kept = self.cache.get(key, lambda: self._load_side(case, name, label_name, grid, place, normalize))
+        return _Side(kept["image"], kept.get("label"), kept["landmarks"])
+
+    def _load_side(
+        self, case: Case, name: str, label_name: str, grid: Grid, place: NDArray[np.float64], normalize: Mode
+    ) -> dict[str, NDArray[Any]]:
+        volume = case.volume(name)
         if volume.array.shape[0] != 1:
             raise UserError(f"{volume.source} has {volume.array.shape[0]} channels where a grey image is expected")
-        image = Volume(normalize_intensity(volume.array, self.grid.normalize[key.side]), volume.affine, volume.source)
-        moved = resample(image, key.grid, order=1, fill=None, place=key.place)
-        label_name = "label" if key.name == "image" else f"{key.name}_label"
-        label, landmarks = None, np.zeros((0, key.grid.dims))
-        if label_name in key.case.fields:
-            masks = key.case.volume(label_name)
-            on_grid = resample(masks, key.grid, order=0, fill=0, place=key.place).array
-            label = organs(on_grid, self.label_channels)
+        image = Volume(normalize_intensity(volume.array, normalize), volume.affine, volume.source)
+        moved = resample(image, grid, order=1, fill=None, place=place)
+        found: dict[str, NDArray[Any]] = {
+            "image": np.ascontiguousarray(moved.array[0], dtype=np.float32),
+            "landmarks": np.zeros((0, grid.dims)),
+        }
+        if label_name in case.fields:
+            masks = case.volume(label_name)
+            found["label"] = organs(resample(masks, grid, order=0, fill=0, place=place).array, self.label_channels)
             if masks.array.shape[0] > 1:
                 points = [_centroid(mask) for mask in masks.array[self.label_channels :]]
-                landmarks = _to_work_index(np.array(points).reshape(-1, key.grid.dims), masks, key.grid, key.place)
-        return _Side(np.ascontiguousarray(moved.array[0], dtype=np.float32), label, landmarks)
+                found["landmarks"] = _to_work_index(np.array(points).reshape(-1, grid.dims), masks, grid, place)
+        return found
 
     def _mask(self, placed: PlacedPair) -> NDArray[np.bool_] | None:
         if not placed.ref.ready_made or "mask" not in placed.ref.fixed.fields:
@@ -201,28 +220,6 @@ class _Side:
     image: NDArray[np.float32]
     label: NDArray[np.int64] | None
     landmarks: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Key:
-    """One image of one case on one grid, as a cache key."""
-
-    case: Case
-    name: str
-    grid: Grid
-    place: NDArray[np.float64]
-    side: int
-
-    def _identity(self) -> tuple[object, ...]:
-        # Only where the image's own voxels end up matters: subjects centered on each other share an entry.
-        where = np.round(self.place @ self.grid.affine, 4).tobytes()
-        return self.case.id, self.name, self.grid.shape, where, self.side
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._identity() == other._identity()
 
 
 def _truth(placed: PlacedPair) -> NDArray[np.float32] | None:

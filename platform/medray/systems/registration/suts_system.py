@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from medray.classical.elastix import load_elastix, register_elastix, require_elastix
+from medray.data.cache import SampleCache
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.data.geometry import Align, canonical
 from medray.data.intensity import Mode
@@ -173,7 +174,7 @@ class Suts(System[SutsSettings]):
             )
         validation = self._pairs(splits.validation, "auto") if splits.validation else []
         work.say(f"{len(refs)} training pairs on a grid of {' x '.join(map(str, grid.shape or ()))} pixels")
-        fit = work.fit(functools.partial(make_learner, config, refs, validation, grid, values))
+        fit = work.fit(functools.partial(make_learner, config, refs, validation, grid, values, work.cache))
         return Trained(weights=fit.weights, about=about, metrics=fit.metrics, fits={"train": fit})
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
@@ -257,11 +258,16 @@ def work_grid(trained: Trained) -> WorkGrid:
 
 
 def make_learner(
-    config: SutsSettings, refs: Sequence[PairRef], validation: Sequence[PairRef], grid: WorkGrid, labels: Sequence[int]
+    config: SutsSettings,
+    refs: Sequence[PairRef],
+    validation: Sequence[PairRef],
+    grid: WorkGrid,
+    labels: Sequence[int],
+    cache: SampleCache | None = None,
 ) -> Learner:
     """Built on every worker: load the pairs and set the networks up."""
-    reader = PairReader(grid, label_channels=config.label_channels)
-    free = PairReader(replace(grid, shape=None), label_channels=config.label_channels)
+    reader = PairReader(grid, label_channels=config.label_channels, cache=cache)
+    free = PairReader(replace(grid, shape=None), label_channels=config.label_channels, cache=cache)
     pairs = [pair for ref in refs for pair in reader.load(ref)]
     for copy in range(config.augmented_copies):
         pairs += [
