@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from medray.engine.checkpoint import CheckpointStore
 from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import RunOptions
 from medray.engine.ray_train import RayWorkbench
+from medray.engine.rundir import read_json_lines
 from medray.engine.world import World
 from medray.learner import Step
 
@@ -28,8 +31,10 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    with local_ray():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "500")
+        with local_ray():
+            yield
 
 
 class ShootsItself(Regression):
@@ -124,3 +129,55 @@ def test_map_runs_side_by_side_and_raises_what_was_raised(tmp_path: Path) -> Non
     assert outs == [("0", "a"), ("1", "b")]
     with pytest.raises(ZeroDivisionError):
         work.map(lambda x: 1 / x, [1, 0], name="divide")
+
+
+class ReportsItself(Regression):
+    """Goes on until the test has seen its metrics."""
+
+    def __init__(self, seen: Path) -> None:
+        super().__init__(num_epochs=400)
+        self.seen = seen
+
+    def training_step(self, batch: Any, step: Step) -> Any:
+        if not self.seen.exists():
+            time.sleep(0.1)
+        return super().training_step(batch, step)
+
+
+def test_what_is_logged_is_served_to_prometheus_with_the_split_of_step_time(tmp_path: Path) -> None:
+    import ray
+
+    address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    names = ("train_loss", "train_samples_per_second", "validation_mse", "speed_step_ms", "speed_data_ms",
+             "speed_compute_ms", "speed_communication_ms", "speed_checkpoint_ms", "speed_memory_mb",
+             "speed_learning_rate_net")  # fmt: skip
+    text = ""
+
+    def scrape() -> None:
+        nonlocal text
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not all(f"ray_medray_{name}{{" in text for name in names):
+            time.sleep(0.5)
+            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as answer:
+                text = answer.read().decode()
+        (tmp_path / "seen").touch()
+
+    scraper = threading.Thread(target=scrape, daemon=True)
+    scraper.start()
+    RayWorkbench(tmp_path / "a_run", RunOptions(data="")).fit(functools.partial(ReportsItself, tmp_path / "seen"))
+    scraper.join(70)
+    assert [name for name in names if f"ray_medray_{name}{{" not in text] == []
+    assert 'run="a_run"' in text
+    speed = [r for r in read_json_lines(tmp_path / "a_run" / "metrics.jsonl") if r["name"] == "speed"]
+    parts = ("data_ms", "compute_ms", "communication_ms", "checkpoint_ms")
+    for record in speed:
+        assert 0 < sum(record[part] for part in parts) <= record["step_ms"] * 1.001
+
+
+def test_warnings_of_a_worker_reach_the_driver(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = RayWorkbench(tmp_path / "run", RunOptions(data=""))
+    work.fit(functools.partial(Regression, num_epochs=1))
+    newest = sorted((tmp_path / "run" / "checkpoints" / "train").glob("step-*"))[-1]
+    (newest / "state.pt").write_bytes(b"no longer")
+    work.fit(functools.partial(Regression, num_epochs=1))
+    assert f"{newest.name} is damaged" in caplog.text

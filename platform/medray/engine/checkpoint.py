@@ -50,7 +50,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     try:
         save_file(tensors, path)
     except (OSError, SafetensorError) as error:
-        raise _disk_error(error, path) from error
+        raise disk_error(error, path) from error
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ class CheckpointStore:
                 shutil.rmtree(left_over, ignore_errors=True)
             _write_durably(self.folder / _OWNER, self._token)
         except OSError as error:
-            raise _disk_error(error, self.folder) from error
+            raise disk_error(error, self.folder) from error
 
     def save(self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], *, best: bool = False) -> Path:
         """Write a checkpoint; when this returns it is complete and durable.
@@ -120,7 +120,7 @@ class CheckpointStore:
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
-                raise _disk_error(error, target) from error
+                raise disk_error(error, target) from error
             raise
         self._drop_old()
         return target
@@ -204,7 +204,7 @@ class CheckpointStore:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _disk_error(error: Exception, path: Path) -> Exception:
+def disk_error(error: Exception, path: Path) -> Exception:
     """The sentence for a full disk; any other error as it is."""
     full = (errno.ENOSPC, errno.EDQUOT)
     texts = ("space left", "os error 28", "quota exceeded", "file write failed", "unexpected pos")

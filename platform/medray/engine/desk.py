@@ -81,10 +81,10 @@ class _Forward(logging.Handler):
 class WorkerHost(Host):
     """A Ray Train worker as the loop's host: asks the desk beside the steps, exports what is logged to Prometheus."""
 
-    def __init__(self, desk: Any, loop: str, mirror: Mirror | None = None) -> None:
+    def __init__(self, desk: Any, *, run: str, loop: str, mirror: Mirror | None = None) -> None:
         super().__init__(mirror)
         self._desk = desk
-        self._loop = loop
+        self._tags = {"run": run, "loop": loop}
         self._stop = False
         self._over = threading.Event()
         self._gauges: dict[str, Any] = {}
@@ -110,8 +110,8 @@ class WorkerHost(Host):
         for key, value in metrics.items():
             metric = "".join(c if c.isalnum() else "_" for c in f"medray_{name}_{key}")
             if metric not in self._gauges:
-                self._gauges[metric] = Gauge(metric, description=f"{key} of {name}", tag_keys=("loop",))
-            self._gauges[metric].set(float(value), tags={"loop": self._loop})
+                self._gauges[metric] = Gauge(metric, description=f"{key} of {name}", tag_keys=("run", "loop"))
+            self._gauges[metric].set(float(value), tags=self._tags)
 
     def _ask(self) -> None:
         import ray

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from medray.engine.checkpoint import CheckpointStore
+from medray.engine.checkpoint import CheckpointStore, disk_error
 from medray.engine.clock import StepClock
 from medray.engine.divergence import Diverged, find_culprits, sentence
 from medray.engine.host import Host
@@ -90,10 +90,13 @@ def run_loop(
         UserError: a sample cannot be read, the disk is full.
     """
     started = time.perf_counter()
-    with arithmetic(settings.options):
-        seed_everything(settings.options.seed, "init")
-        loop = _Loop(make_learner(), world, settings, host or Host())
-        finished, samples, busy_s = loop.run()
+    try:
+        with arithmetic(settings.options):
+            seed_everything(settings.options.seed, "init")
+            loop = _Loop(make_learner(), world, settings, host or Host())
+            finished, samples, busy_s = loop.run()
+    except OSError as error:
+        raise disk_error(error, settings.run) from error
     return LoopResult(
         finished=finished,
         step=loop.position.step,

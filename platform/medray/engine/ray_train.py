@@ -155,6 +155,7 @@ class RayWorkbench(InProcessWorkbench):
                 "make_learner": make_learner,
                 "settings": self.loop_settings(name),
                 "desk": desk,
+                "run": self.out.name,
                 "url": self.url,
             },
             scaling_config=scaling_config(options),
@@ -306,7 +307,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     try:
-        with WorkerHost(desk, settings.name, mirror) as host:
+        with WorkerHost(desk, run=config["run"], loop=settings.name, mirror=mirror) as host:
             return vars(run_loop(config["make_learner"], world, settings, host))
     except Exception as error:
         if not _lost_contact(error):
