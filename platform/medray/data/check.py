@@ -10,6 +10,7 @@ import numpy as np
 
 from medray.data.case import BadCase, Case, Volume
 from medray.data.fields import FileRef, case_fingerprint, is_label_name
+from medray.data.packed import PackedRef
 from medray.errors import UserError
 
 Policy = Literal["fail", "quarantine"]
@@ -143,7 +144,7 @@ def _check_volume(
 
 def _is_label(case: Case, name: str) -> bool:
     ref = case.fields[name]
-    return ref.kind == "label" if isinstance(ref, FileRef) else is_label_name(name)
+    return ref.kind == "label" if isinstance(ref, FileRef | PackedRef) else is_label_name(name)
 
 
 def label_values(volume: Volume) -> frozenset[int]:
@@ -192,4 +193,4 @@ def _times(volume: Volume) -> str:
 
 def _file(case: Case, name: str | None = None) -> str:
     refs: Iterable[Any] = [case.fields[name]] if name is not None else case.fields.values()
-    return next((ref.path for ref in refs if isinstance(ref, FileRef)), "")
+    return next((ref.path for ref in refs if isinstance(ref, FileRef | PackedRef)), "")
