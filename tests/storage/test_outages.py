@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,6 @@ from medray.errors import UserError
 from medray.storage import Folder, StorageUnreachable
 
 MEGABYTE = bytes(range(256)) * 4096
-
-
-@pytest.fixture
-def network(store: Store, bucket: str) -> Iterator[Network]:
-    with store.bad_network() as proxy:
-        yield proxy
 
 
 def _said(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:

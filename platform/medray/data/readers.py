@@ -90,7 +90,7 @@ def read_stored(url: str, version: str, read: Callable[..., Any], **options: Any
     Raises:
         UserError: as the reader, or `fetched`.
     """
-    file, mark, key = _object_of(url)
+    file, mark, key = url.partition("#")
     with fetched(file, version) as copy:
         try:
             value = read(f"{copy}{mark}{key}", **options)
@@ -99,12 +99,6 @@ def read_stored(url: str, version: str, read: Callable[..., Any], **options: Any
     if isinstance(value, Volume):
         return Volume(value.array, value.affine, value.source.replace(str(copy), file), value.header)
     return value
-
-
-def _object_of(url: str) -> tuple[str, str, str]:
-    """Split ``url#key`` by the name alone: a key has no suffix of a file."""
-    head, mark, key = url.rpartition("#")
-    return (head, mark, key) if mark and not suffix_of(key) else (url, "", "")
 
 
 @from_storage
