@@ -31,7 +31,7 @@ from medray.data.check import check_cases
 from medray.data.fields import source_fingerprint
 from medray.data.sources import open_source
 from medray.errors import UserError
-from medray.storage import Folder
+from medray.storage import Folder, StorageError
 
 Save = Callable[..., Path]
 IMAGE = np.arange(24, dtype=np.int16).reshape(2, 3, 4) - 1000
@@ -339,11 +339,22 @@ def test_an_outage_while_streaming_and_packing(scans: Path, bucket: str, network
     same_source(source, again)
 
 
+def test_an_outage_is_no_bad_case(scans: Path, tmp_path: Path, bucket: str, network: Network) -> None:
+    """Quarantine is for cases; if storage fails, nothing may be left out silently."""
+    packing.pack(open_source(str(scans)), f"{bucket}/p")
+    source = open_source(f"{bucket}/p")
+    network.answer(403, "ExpiredToken")
+    with pytest.raises(StorageError, match="the credentials have expired"):
+        check_cases(source.cases, required=("image",), policy="quarantine")
+    with pytest.raises(StorageError, match="the credentials have expired"):
+        packing.pack(source, str(tmp_path / "q"), policy="quarantine")
+
+
 def test_the_command(scans: Path, bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "pack", str(scans), f"{bucket}/p"]) == 0
     out, error = capsys.readouterr()
     assert out.splitlines()[-1] == f"{bucket}/p"
-    assert "packed 6 cases into 1 shards (" in error
+    assert "packed 6 cases into 1 shard (" in error
     assert len(open_source(f"{bucket}/p").cases) == 6
     assert main(["data", "pack", str(scans), f"{bucket}/p"]) == 0
     assert "1 of them there already" in capsys.readouterr().err

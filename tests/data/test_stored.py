@@ -21,12 +21,13 @@ from numpy.testing import assert_array_equal
 from object_store import Network, Store, environment
 
 from medray.data.case import Source, Volume
+from medray.data.check import check_cases
 from medray.data.fetched import cache_folder, fetched
 from medray.data.fields import FileRef
 from medray.data.readers import read_array, read_volume
 from medray.data.sources import open_source
 from medray.errors import UserError
-from medray.storage import Folder
+from medray.storage import Folder, StorageError
 
 Save = Callable[..., Path]
 IMAGE = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -201,6 +202,20 @@ def test_sub_folders_named_as_fields(tmp_path: Path, save_nifti: Save, bucket: s
     assert set(open_source(f"{bucket}/x?image=mri&label=tear").cases[0].fields) == {"image", "label"}
     with pytest.raises(UserError, match=f"{bucket}/x/mra does not exist; image=mra names a sub-folder"):
         open_source(f"{bucket}/x?image=mra")
+
+
+def test_an_outage_is_no_bad_case(
+    tmp_path: Path, save_nifti: Save, save_series: Save, bucket: str, network: Network
+) -> None:
+    save_nifti(tmp_path / "n" / "a.nii.gz", IMAGE)
+    save_series(tmp_path / "d" / "one", [0.0, 2.0])
+    upload(tmp_path, bucket)
+    source = open_source(f"{bucket}/n")
+    network.answer(403, "AccessDenied")
+    with pytest.raises(StorageError, match="access denied"):
+        check_cases(source.cases, required=("image",), policy="quarantine")
+    with pytest.raises(StorageError, match="access denied; these credentials may not list there"):
+        open_source(f"{bucket}/d")
 
 
 def test_deformed_pairs_of_stored_images(tmp_path: Path, save_nifti: Save, bucket: str) -> None:

@@ -44,12 +44,11 @@ def run(argv: Sequence[str]) -> int:
     """
     command, rest = (argv[0], argv[1:]) if argv else ("", [])
     if command in ("", "-h", "--help"):
-        print(
-            "usage: medray data COMMAND\n\n  pack SOURCE OUT  write it as Parquet shards that stream from object storage"
-        )
+        print("usage: medray data COMMAND\n\n  pack SOURCE OUT  write a source as Parquet shards, to stream them")
         return 0
     if command not in COMMANDS:
-        raise unknown("command", f"data {command}", [f"data {name}" for name in COMMANDS], "`medray data` shows them")
+        known = [f"data {name}" for name in COMMANDS]
+        raise unknown("command", f"data {command}", known, f"the commands are {', '.join(known)}")
     return pack(rest)
 
 
@@ -77,10 +76,10 @@ def pack(argv: Sequence[str]) -> int:
         )
     for bad in done.bad:
         print(f"left out {bad.case}: {bad.reason}", file=sys.stderr)
+    shards = "1 shard" if done.shards == 1 else f"{done.shards} shards"
     there = f", {done.shards - done.written} of them there already" if done.written < done.shards else ""
     print(
-        f"packed {done.cases} cases into {done.shards} shards ({done.size / 1e6:.1f} MB{there}); "
-        f"use it with --data {flags.out}",
+        f"packed {done.cases} cases into {shards} ({done.size / 1e6:.1f} MB{there}); use it with --data {flags.out}",
         file=sys.stderr,
     )
     print(flags.out)

@@ -12,6 +12,7 @@ from medray.data.case import BadCase, Case, Volume
 from medray.data.fields import FileRef, case_fingerprint, is_label_name
 from medray.data.packed import PackedRef
 from medray.errors import UserError
+from medray.storage import StorageError
 
 Policy = Literal["fail", "quarantine"]
 Progress = Callable[[int, int], None]
@@ -50,6 +51,7 @@ def check_cases(
 
     Raises:
         UserError: ``fail`` and something is wrong (the first ten, one per line); or no good case is left.
+        StorageError: object storage cannot be used, whatever the policy.
     """
     required = tuple(required)
     reasons: list[BadCase | None] = []
@@ -109,6 +111,8 @@ def _problem(
             if isinstance(value, Volume):
                 volumes[name] = value
                 _check_volume(case, name, value, spatial_dims, known_labels)
+        except StorageError:
+            raise  # the storage's fault, not the case's
         except UserError as error:
             return BadCase(case.id, str(error), _file(case, name))
     for name, volume in volumes.items():

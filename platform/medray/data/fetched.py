@@ -24,7 +24,7 @@ from pathlib import Path
 
 from medray.data.places import StoredPath, split_key, stored
 from medray.errors import UserError
-from medray.storage import Entry, Folder
+from medray.storage import Entry, Folder, StorageError
 
 _COPY = re.compile(r"(?P<key>[0-9a-f]{32})-(?P<size>\d+)(?:\.part)?")
 _DETACHED = re.compile(rb"^\s*(?:ElementDataFile\s*=|data file\s*:)\s*(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE)
@@ -70,7 +70,7 @@ def cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
+        raise StorageError(
             f"the cache {folder} cannot be made ({error.strerror}); set MEDRAY_CACHE to a folder"
         ) from error
     return folder
@@ -88,7 +88,7 @@ def cache_bytes() -> int:
     except ValueError:
         bound = -1.0
     if not 0 < bound < float("inf"):
-        raise UserError(f"MEDRAY_CACHE_GB is a number of gigabytes above 0, got {text!r}")
+        raise StorageError(f"MEDRAY_CACHE_GB is a number of gigabytes above 0, got {text!r}")
     return int(bound * _GIGABYTE)
 
 
@@ -124,7 +124,7 @@ def _fetch(place: StoredPath, version: str, key: str) -> Path:
     size = sum(entry.size for entry in entries)
     bound = cache_bytes()
     if size > bound:
-        raise UserError(
+        raise StorageError(
             f"{url} ({size / _GIGABYTE:.2f} GB) is larger than the whole cache of {bound / _GIGABYTE:g} GB; raise "
             "MEDRAY_CACHE_GB"
         )
@@ -140,7 +140,7 @@ def _fetch(place: StoredPath, version: str, key: str) -> Path:
         part.rename(copy)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
+            raise StorageError(
                 f"no space left in the cache {cache_folder()} to fetch {url}; free some, or set MEDRAY_CACHE to a "
                 "folder on another disk"
             ) from error

@@ -23,7 +23,7 @@ from medray.data.readers import (
     suffix_of,
 )
 from medray.errors import UserError
-from medray.storage import is_url
+from medray.storage import StorageError, is_url
 
 Kind = Literal["image", "channels", "label", "array", "table"]
 """How a file is read: `image` and `channels` (the last axis may be channels) by `read_volume`, `label` by `read_label`,
@@ -155,6 +155,8 @@ def case_fingerprint(case: Case, fields: Iterable[str] | None = None) -> str:
 def _print_of(case: Case, name: str) -> str:
     try:
         return case.fields[name].fingerprint()
+    except StorageError:
+        raise
     except (UserError, OSError):
         return "unreadable"
 

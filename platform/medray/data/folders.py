@@ -29,6 +29,7 @@ from medray.data.fields import FileRef, Kind, is_label_name, kind_of, ref_to
 from medray.data.places import Place
 from medray.data.readers import is_image_name, stem_of, suffix_of
 from medray.errors import UserError
+from medray.storage import StorageError
 
 LAYOUTS = (
     "mr_images/ + mr_labels/; mr/ + mr_labels/; mr/images/ + mr/labels/; images/ + labels/ (or masks/); one folder per "
@@ -284,6 +285,8 @@ def _dicom(root: Place) -> Found:
         name = relative or root.name
         try:
             series = dicom.series_in(folder)
+        except StorageError:
+            raise  # the storage's fault, not the series'
         except UserError as error:
             found.bad.append(BadCase(name, str(error), str(folder)))
             continue

@@ -25,7 +25,7 @@ from medray.data.packed import INDEX, shard_name
 from medray.data.places import StoredPath, listed, stored
 from medray.data.shards import encode, schema
 from medray.errors import UserError
-from medray.storage import Folder, is_url
+from medray.storage import Folder, StorageError, is_url
 
 Policy = Literal["fail", "quarantine"]
 Compression = Literal["zstd", "none"]
@@ -213,6 +213,8 @@ def _row(case: Case) -> dict[str, Any] | UserError:
     try:
         for name in case.fields:
             row[name] = encode(case.load(name), f"field {name}")
+    except StorageError:
+        raise  # the storage's fault, not the case's
     except UserError as error:
         return error
     return row

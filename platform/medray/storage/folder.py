@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from medray.errors import UserError
 from medray.storage import client
-from medray.storage.failures import Damaged
+from medray.storage.failures import Damaged, StorageError
 from medray.storage.patience import patiently
 from medray.storage.urls import checked_name, split_url
 
@@ -50,8 +50,8 @@ class Entry:
 class Folder:
     """A prefix in a bucket. Picklable (url and patience only), safe to use from threads and after a fork.
 
-    Every operation waits out what may pass (no connection, timeouts, a busy or broken service) and raises a UserError
-    at once for what the user has to mend (bucket, access, credentials, endpoint).
+    Every operation waits out what may pass (no connection, timeouts, a busy or broken service) and raises a
+    `StorageError` at once for what the user has to mend (bucket, access, credentials, endpoint).
 
     Args:
         url: ``s3://bucket/prefix``.
@@ -222,7 +222,7 @@ class Folder:
     def _patiently(self, verb: str, name: str, action: Callable[[], T]) -> T:
         try:
             return patiently(action, self._url(name), verb=verb, patience_s=self.patience_s, stop=self._stop)
-        except UserError:
+        except StorageError:
             client.forget()  # the user may mend it in a file that this client has read already
             raise
 
