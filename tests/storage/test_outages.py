@@ -192,6 +192,11 @@ def test_credentials_and_endpoint_of_the_environment_are_judged(bucket: str) -> 
         folder.list()
     with environment(AWS_PROFILE="nobody"), pytest.raises(UserError, match="AWS_PROFILE does not exist"):
         folder.list()
+    with (
+        environment(AWS_REQUEST_CHECKSUM_CALCULATION="sometimes"),
+        pytest.raises(UserError, match="boto3 cannot work with"),
+    ):
+        Folder(bucket, patience_s=599).list()
     for endpoint in ("not a url", "ftp:/", f"http://user:{SECRET_KEY}@host name/"):
         with environment(AWS_ENDPOINT_URL=endpoint), pytest.raises(UserError, match="AWS_ENDPOINT_URL") as caught:
             folder.list()

@@ -104,7 +104,7 @@ def judge(error: Exception, url: str, verb: str) -> str | Exception:
             )
         case aws.ProfileNotFound():
             return StorageError(f"{url}: the profile in AWS_PROFILE does not exist")
-        case aws.SSOError() | aws.LoginError() | aws.TokenRetrievalError():
+        case aws.SSOError() | aws.TokenRetrievalError():
             return StorageError(f"{url}: the login has expired; log in again with the aws command")
         case aws.SSLError() | ssl.SSLError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return StorageError(f"{url}: the certificate{at} is not trusted; name its authority in AWS_CA_BUNDLE")
@@ -124,6 +124,8 @@ def judge(error: Exception, url: str, verb: str) -> str | Exception:
             aws.HTTPClientError() | aws.ConnectionError() | aws.IncompleteReadError() | HTTPError() | ConnectionError()
         ):
             return f"the connection{at} broke"
+        case aws.BotoCoreError():  # its text may hold what must not be told; its name is enough to look for
+            return StorageError(f"{url}: boto3 cannot work with this environment ({type(error).__name__})")
     return error
 
 
