@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -22,7 +23,7 @@ from object_store import Network, Store, environment
 
 from medray.data.case import Source, Volume
 from medray.data.check import check_cases
-from medray.data.fetched import cache_folder, fetched
+from medray.data.fetched import _locked, cache_folder, fetched
 from medray.data.fields import FileRef
 from medray.data.readers import read_array, read_volume
 from medray.data.sources import open_source
@@ -382,3 +383,36 @@ def test_a_full_disk_is_one_sentence(bucket: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Folder, "download", full)
     with pytest.raises(UserError, match=f"no space left in the cache {cache_folder()} to fetch {bucket}/a; free some"):
         FileRef(f"{bucket}/a").load()
+
+
+def test_a_lock_that_was_removed_while_waited_for_counts_for_nothing() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with _locked("0" * 32, fcntl.LOCK_EX):
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=wait)
+    with _locked("0" * 32, fcntl.LOCK_EX):
+        thread.start()
+        time.sleep(0.2)  # it waits now; if it does not yet, the test passes for another reason
+        (cache_folder() / "00" / ("0" * 32 + ".lock")).unlink()
+    assert inside.wait(30)
+    with pytest.raises(BlockingIOError), _locked("0" * 32, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        pass
+    leave.set()
+    thread.join()
+
+
+def test_an_object_replaced_between_look_and_download_is_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _put(bucket, ["a"])
+    download = Folder.download
+
+    def too_late(folder: Folder, name: str, path: Path) -> str:
+        folder.write(name, b"new")
+        return download(folder, name, path)
+
+    monkeypatch.setattr(Folder, "download", too_late)
+    with pytest.raises(UserError, match=f"{bucket}/a was replaced while it was read"), fetched(f"{bucket}/a"):
+        pass
