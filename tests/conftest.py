@@ -2,6 +2,13 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from object_store import Network, Store, object_store
+
+_BUCKETS = count(1)
 
 # One thread per process: the tests run on few cores, and tiny networks gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,3 +17,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "RAY_AUTH_MODE" not in os.environ:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """An emulated object store in a process of its own; from its first use on, AWS_* point at it."""
+    with object_store() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(store: Store) -> str:
+    """Url of an empty bucket."""
+    return store.bucket(f"bucket{next(_BUCKETS)}")
+
+
+@pytest.fixture
+def network(store: Store) -> Iterator[Network]:
+    """A network between this test and the store that can misbehave."""
+    with store.bad_network() as proxy:
+        yield proxy

@@ -248,8 +248,10 @@ def test_truncated_file_of_any_kind(tmp_path: Path, name: str) -> None:
 def test_missing_and_remote_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"/a\.nii\.gz does not exist$"):
         read_volume(tmp_path / "a.nii.gz")
-    with pytest.raises(UserError, match=r"^s3://bucket/a\.nii\.gz: files are read from local folders only"):
-        read_volume("s3://bucket/a.nii.gz")
+    with pytest.raises(
+        UserError, match=r"^gs://bucket/a\.nii\.gz: files are read from local folders and from s3:// only"
+    ):
+        read_volume("gs://bucket/a.nii.gz")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_phantom_parameters_have_the_signatures_types() -> None:
         ("phantom:toy?n=0", "phantom:toy: n must be 1 or more, got 0"),
         ("phantom:toy?n", "'toy?n': parameters are written ?name=value&name=value"),
         ("phantom:toy?n=1&n=2", "'toy?n=1&n=2' gives the parameter n twice"),
-        ("s3://bucket/scans", "s3://bucket/scans: data in object storage is not supported in this release; "),
+        ("gs://bucket/scans", "gs://bucket/scans: data is read from local folders and from s3:// only; "),
         ("", "the data source is empty; give a folder, a manifest"),
     ],
 )
@@ -197,7 +197,7 @@ def test_system_says_how_a_field_is_read(tmp_path: Path) -> None:
         ("case,patient,image\na,1,a.nii\nb,2\n", ", row 2: 2 cells where the header has 3 columns"),
         ("case,patient,image\na,1,a.nii\nb,2,\n", ", row 2: case 'b' has no file; fill one of image"),
         ("case,case,image\na,1,a.nii\n", " has the column 'case' twice"),
-        ("case,patient,image\na,1,s3://b/a.nii\n", ", row 1, column image: s3://b/a.nii: files are read from local"),
+        ("case,patient,image\na,1,gs://b/a.nii\n", ", row 1, column image: gs://b/a.nii: files are read from local"),
     ],
 )
 def test_faulty_manifests(tmp_path: Path, save_nifti: Save, text: str, sentence: str) -> None:

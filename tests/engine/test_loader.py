@@ -21,6 +21,7 @@ from medray.engine.options import LoopOptions
 from medray.engine.rundir import read_json_lines
 from medray.engine.world import World
 from medray.errors import UserError
+from medray.storage import StorageError
 
 
 class Augmented(Regression):
@@ -141,3 +142,18 @@ def test_quarantine_on_one_worker_or_three_takes_the_same_samples() -> None:
 def test_when_nothing_can_be_read_the_sentence_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the 11 training samples can be read: nothing here"):
         train(AllBad, tmp_path, loader_workers=0, bad_samples="quarantine")
+
+
+class Unreachable(Augmented):
+    """Storage is away from sample 2 on."""
+
+    def collate(self, indices: Sequence[int], epoch: int) -> dict[str, Any]:
+        if 2 in indices:
+            raise StorageError("s3://scans did not answer for 120 s")
+        return super().collate(indices, epoch)
+
+
+def test_storage_that_does_not_answer_is_no_reason_to_set_samples_aside(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did not answer"):
+        train(Unreachable, tmp_path, loader_workers=0, bad_samples="quarantine")
+    assert not (tmp_path / "quarantine.jsonl").exists()

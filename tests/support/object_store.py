@@ -123,7 +123,7 @@ class Network:
 
     Attributes:
         endpoint: what clients connect to.
-        connections: how many there were so far.
+        bytes_answered: how much the server has said so far.
     """
 
     def __init__(self, target: str) -> None:
@@ -131,7 +131,7 @@ class Network:
         self._target = (parts.hostname, parts.port)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self.connections = 0
+        self.bytes_answered = 0
         self._listener: socket.socket | None = None
         self._port = 0
         self._listen()
@@ -209,7 +209,6 @@ class Network:
                 near, _ = listener.accept()
             except OSError:
                 return
-            self.connections += 1
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:
@@ -252,6 +251,8 @@ class Network:
                     data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
                 sink.sendall(data)
                 passed += len(data)
+                with self._lock:
+                    self.bytes_answered += len(data) if answers else 0
                 if self._bytes_per_s:
                     time.sleep(len(data) / self._bytes_per_s)
             else:

@@ -23,6 +23,7 @@ COMMANDS = {
 _CONSOLE = {
     "list": "every system there is",
     "describe SLUG": "what one of them is, its presets and variants",
+    "data pack SOURCE OUT": "write a data source as Parquet shards that stream from object storage",
     "run SLUG ...": "its command line; `medray run SLUG --help` explains it",
 }
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -155,6 +156,10 @@ def _console(command: str, rest: list[str]) -> int:
     names = [name.split()[0] for name in _CONSOLE]
     if command not in names:
         raise unknown("command", command, names, f"the commands are {', '.join(names)}")
+    if command == "data":
+        from medray.cli import data
+
+        return data.run(rest)
     from medray.cli import show
 
     if command == "list":

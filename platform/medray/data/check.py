@@ -10,7 +10,9 @@ import numpy as np
 
 from medray.data.case import BadCase, Case, Volume
 from medray.data.fields import FileRef, case_fingerprint, is_label_name
+from medray.data.packed import PackedRef
 from medray.errors import UserError
+from medray.storage import StorageError
 
 Policy = Literal["fail", "quarantine"]
 Progress = Callable[[int, int], None]
@@ -49,6 +51,7 @@ def check_cases(
 
     Raises:
         UserError: ``fail`` and something is wrong (the first ten, one per line); or no good case is left.
+        StorageError: object storage cannot be used, whatever the policy.
     """
     required = tuple(required)
     reasons: list[BadCase | None] = []
@@ -108,6 +111,8 @@ def _problem(
             if isinstance(value, Volume):
                 volumes[name] = value
                 _check_volume(case, name, value, spatial_dims, known_labels)
+        except StorageError:
+            raise  # the storage's fault, not the case's
         except UserError as error:
             return BadCase(case.id, str(error), _file(case, name))
     for name, volume in volumes.items():
@@ -143,7 +148,7 @@ def _check_volume(
 
 def _is_label(case: Case, name: str) -> bool:
     ref = case.fields[name]
-    return ref.kind == "label" if isinstance(ref, FileRef) else is_label_name(name)
+    return ref.kind == "label" if isinstance(ref, FileRef | PackedRef) else is_label_name(name)
 
 
 def label_values(volume: Volume) -> frozenset[int]:
@@ -192,4 +197,4 @@ def _times(volume: Volume) -> str:
 
 def _file(case: Case, name: str | None = None) -> str:
     refs: Iterable[Any] = [case.fields[name]] if name is not None else case.fields.values()
-    return next((ref.path for ref in refs if isinstance(ref, FileRef)), "")
+    return next((ref.path for ref in refs if isinstance(ref, FileRef | PackedRef)), "")

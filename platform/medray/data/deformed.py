@@ -24,8 +24,10 @@ from medray.data.affines import Affine
 from medray.data.case import Case, Volume
 from medray.data.fields import FileRef
 from medray.data.geometry import canonical
+from medray.data.places import StoredPath, listed, stored
 from medray.data.readers import read_volume
 from medray.errors import UserError
+from medray.storage import is_url
 
 FIELDS = ("moving", "fixed", "moving_label", "fixed_label", "mask", "displacement")
 _PAD = 2
@@ -96,7 +98,7 @@ def deformed_cases(
 
 def _patients(folder: str, moving: str, fixed: str) -> dict[str, tuple[str, str]]:
     files: dict[str, dict[str, str]] = {}
-    for case in folders.discover(Path(folder).expanduser()).cases:
+    for case in folders.discover(_listed(folder)).cases:
         ref = case.fields.get("image")
         if isinstance(ref, FileRef):
             files.setdefault(case.patient, {})[case.attributes.get("modality", "")] = ref.path
@@ -107,6 +109,10 @@ def _patients(folder: str, moving: str, fixed: str) -> dict[str, tuple[str, str]
             f"{folder}: no patient has both the modalities {moving} and {fixed}; found {', '.join(known) or 'none'}"
         )
     return pairs
+
+
+def _listed(folder: str) -> Path | StoredPath:
+    return listed(stored(folder) if is_url(folder) else Path(folder).expanduser())
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medray.data.case import Case
-from medray.data.readers import TABLE_SUFFIXES, locate, read_array, read_label, read_table, read_volume, suffix_of
+from medray.data.places import Place, StoredPath, version_of
+from medray.data.readers import (
+    TABLE_SUFFIXES,
+    locate,
+    read_array,
+    read_label,
+    read_stored,
+    read_table,
+    read_volume,
+    suffix_of,
+)
 from medray.errors import UserError
+from medray.storage import StorageError, is_url
 
 Kind = Literal["image", "channels", "label", "array", "table"]
 """How a file is read: `image` and `channels` (the last axis may be channels) by `read_volume`, `label` by `read_label`,
@@ -26,10 +37,17 @@ _ARRAY_NAMES = ("kspace", "points", "spectrum", "sampling")
 
 @dataclass(frozen=True)
 class FileRef:
-    """A field that is a file, or a folder of DICOM slices, optionally with ``#key``."""
+    """A field that is a file, or a folder of DICOM slices, local or an s3 url, optionally with ``#key``.
+
+    Attributes:
+        path: with the key.
+        kind: how it is read.
+        version: of an object in storage, the one that was there when the source was opened; "" for the present one.
+    """
 
     path: str
     kind: Kind = "image"
+    version: str = ""
 
     def load(self) -> Any:
         """Read it.
@@ -37,24 +55,37 @@ class FileRef:
         Raises:
             UserError: it is missing, damaged or not what its name says.
         """
+        if is_url(self.path):
+            return read_stored(self.path, self.version, self._read)
+        return self._read(self.path)
+
+    def _read(self, path: str | Path) -> Any:
         if self.kind == "label":
-            return read_label(self.path)
+            return read_label(path)
         if self.kind == "table":
-            return read_table(self.path)
+            return read_table(path)
         if self.kind == "array":
-            return read_array(self.path)
-        return read_volume(self.path, channels=self.kind == "channels")
+            return read_array(path)
+        return read_volume(path, channels=self.kind == "channels")
 
     def fingerprint(self) -> str:
-        """Size and checksum; see `file_fingerprint`.
+        """Size and checksum; see `file_fingerprint`. In storage size and etag, for which nothing is downloaded.
 
         Raises:
             UserError: the file is missing or empty.
         """
+        if is_url(self.path):
+            return self.version + self.path.partition("#")[2] if self.version else version_of(self.path)
         file, key = locate(self.path)
         files = sorted(p for p in file.iterdir() if p.is_file()) if file.is_dir() else [file]
         parts = [file_fingerprint(one) for one in files]
         return parts[0] if len(parts) == 1 and not key else _digest([*parts, key])
+
+
+def ref_to(file: Place, kind: Kind, key: str = "") -> FileRef:
+    """A field that is this file or folder, as it is now."""
+    path = f"{file}#{key}" if key else str(file)
+    return FileRef(path, kind, file.version() if isinstance(file, StoredPath) else "")
 
 
 def kind_of(field: str, path: str, kinds: Mapping[str, Kind] | None = None) -> Kind:
@@ -124,6 +155,8 @@ def case_fingerprint(case: Case, fields: Iterable[str] | None = None) -> str:
 def _print_of(case: Case, name: str) -> str:
     try:
         return case.fields[name].fingerprint()
+    except StorageError:
+        raise
     except (UserError, OSError):
         return "unreadable"
 

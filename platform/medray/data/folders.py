@@ -21,14 +21,15 @@ a manifest, or they may end up on both sides of a split. A label without its ima
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from medray.data.case import BadCase, Case
-from medray.data.fields import FileRef, Kind, is_label_name, kind_of
+from medray.data.fields import FileRef, Kind, is_label_name, kind_of, ref_to
+from medray.data.places import Place
 from medray.data.readers import is_image_name, stem_of, suffix_of
 from medray.errors import UserError
+from medray.storage import StorageError
 
 LAYOUTS = (
     "mr_images/ + mr_labels/; mr/ + mr_labels/; mr/images/ + mr/labels/; images/ + labels/ (or masks/); one folder per "
@@ -60,7 +61,7 @@ class Found:
         self.bad += other.bad
 
 
-def discover(root: Path, kinds: Mapping[str, Kind] | None = None) -> Found:
+def discover(root: Place, kinds: Mapping[str, Kind] | None = None) -> Found:
     """Find the cases of a folder.
 
     Args:
@@ -92,7 +93,7 @@ def discover(root: Path, kinds: Mapping[str, Kind] | None = None) -> Found:
     return found
 
 
-def by_fields(root: Path, columns: Mapping[str, str], kinds: Mapping[str, Kind] | None = None) -> Found:
+def by_fields(root: Place, columns: Mapping[str, str], kinds: Mapping[str, Kind] | None = None) -> Found:
     """Cases of a folder whose sub-folders are named as fields: ``{"image": "mri", "label": "tear"}``.
 
     Files are matched by stem; a case has the fields whose folder has its file, and needs the first one.
@@ -100,7 +101,7 @@ def by_fields(root: Path, columns: Mapping[str, str], kinds: Mapping[str, Kind] 
     Raises:
         UserError: a named sub-folder is missing or empty.
     """
-    files: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Place]] = {}
     for name, folder in columns.items():
         if not (root / folder).is_dir():
             raise UserError(f"{root / folder} does not exist; {name}={folder} names a sub-folder of {root}")
@@ -110,13 +111,12 @@ def by_fields(root: Path, columns: Mapping[str, str], kinds: Mapping[str, Kind] 
     main = next(iter(columns))
     found = Found()
     for stem in sorted(set().union(*files.values())):
-        paths = {name: str(members[stem]) for name, members in files.items() if stem in members}
+        paths = {name: members[stem] for name, members in files.items() if stem in members}
         if main not in paths:
-            found.bad.append(
-                BadCase(stem, f"{min(paths.values())} has no {main} of the same name", min(paths.values()))
-            )
+            lost = min(str(path) for path in paths.values())
+            found.bad.append(BadCase(stem, f"{lost} has no {main} of the same name", lost))
             continue
-        refs = {name: FileRef(path, kind_of(name, path, kinds)) for name, path in paths.items()}
+        refs = {name: ref_to(path, kind_of(name, str(path), kinds)) for name, path in paths.items()}
         found.cases.append(Case(stem, patient_of(stem), refs))
     return found
 
@@ -127,7 +127,7 @@ def patient_of(stem: str) -> str:
     return match.group(1) if match else stem
 
 
-def _in_splits(splits: Mapping[Path, str], kinds: Mapping[str, Kind] | None) -> Found:
+def _in_splits(splits: Mapping[Place, str], kinds: Mapping[str, Kind] | None) -> Found:
     found = Found()
     for folder, role in splits.items():
         inner = discover(folder, kinds)
@@ -140,7 +140,7 @@ def _in_splits(splits: Mapping[Path, str], kinds: Mapping[str, Kind] | None) -> 
     return found
 
 
-def _match(root: Path, entries: Sequence[Path], kinds: Mapping[str, Kind] | None) -> Found:
+def _match(root: Place, entries: Sequence[Place], kinds: Mapping[str, Kind] | None) -> Found:
     folders = [entry for entry in entries if entry.is_dir()]
     layouts: tuple[Callable[[], Found], ...] = (
         lambda: _modality_folders(folders),
@@ -166,7 +166,7 @@ def _match(root: Path, entries: Sequence[Path], kinds: Mapping[str, Kind] | None
     return found
 
 
-def _modality_folders(folders: Sequence[Path]) -> Found:
+def _modality_folders(folders: Sequence[Place]) -> Found:
     """`mr_images` + `mr_labels`, `mr` + `mr_labels`, `mr/images` + `mr/labels`."""
     by_name = {folder.name: folder for folder in folders}
     found = Found()
@@ -186,7 +186,7 @@ def _modality_folders(folders: Sequence[Path]) -> Found:
     return found if found.cases else Found()
 
 
-def _plain_folders(folders: Sequence[Path]) -> Found:
+def _plain_folders(folders: Sequence[Place]) -> Found:
     """`images` + `labels` or `masks`."""
     by_name = {folder.name.lower(): folder for folder in folders}
     if "images" not in by_name:
@@ -195,17 +195,17 @@ def _plain_folders(folders: Sequence[Path]) -> Found:
     return _paired(_images(by_name["images"]), _images(labels) if labels else [], "", "")
 
 
-def _first(by_name: Mapping[str, Path], names: Iterable[str]) -> Path | None:
+def _first(by_name: Mapping[str, Place], names: Iterable[str]) -> Place | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _paired(images: Sequence[Path], labels: Sequence[Path], folder: str, attribute: str) -> Found:
+def _paired(images: Sequence[Place], labels: Sequence[Place], folder: str, attribute: str) -> Found:
     """One case per image; labels by the same stem, from ``labels`` or beside the images as `stem_label`."""
     beside = {path for path in images if _LABEL_SUFFIX.search(stem_of(path))}
     own = [path for path in images if path not in beside]
     if not own:  # every name ends in _mask: then these are the images
         own, beside = list(images), set()
-    by_stem: dict[str, dict[str, Path]] = {}
+    by_stem: dict[str, dict[str, Place]] = {}
     for path in [*labels, *sorted(beside)]:
         stem = stem_of(path)
         match = _LABEL_SUFFIX.search(stem)
@@ -216,8 +216,8 @@ def _paired(images: Sequence[Path], labels: Sequence[Path], folder: str, attribu
     found = Found()
     for path in own:
         stem = stem_of(path)
-        refs = {"image": FileRef(str(path), "image")}
-        refs.update({name: FileRef(str(label), "label") for name, label in by_stem.pop(stem, {}).items()})
+        refs = {"image": ref_to(path, "image")}
+        refs.update({name: ref_to(label, "label") for name, label in by_stem.pop(stem, {}).items()})
         attributes = {attribute: folder, "folder": folder} if attribute else {}
         found.cases.append(Case(f"{folder}/{stem}" if folder else stem, patient_of(stem), refs, attributes))
     for stem, orphans in by_stem.items():
@@ -232,7 +232,7 @@ def _modality_in(stem: str, folder: str) -> str:
     return (stem.removeprefix(folder).lstrip("_-") or stem).lower() if stem.startswith(folder) else stem.lower()
 
 
-def _is_patient_folder(folder: Path, files: Sequence[Path]) -> bool:
+def _is_patient_folder(folder: Place, files: Sequence[Place]) -> bool:
     """Whether its files are named by what they show, not by whom."""
     names = [_modality_in(stem_of(path), folder.name) for path in files]
     return any(name in MODALITIES or name.split("_")[0] in MODALITIES for name in names) or {"moving", "fixed"} <= set(
@@ -240,11 +240,11 @@ def _is_patient_folder(folder: Path, files: Sequence[Path]) -> bool:
     )
 
 
-def _patient(folder: Path, files: Sequence[Path], kinds: Mapping[str, Kind] | None) -> Found:
+def _patient(folder: Place, files: Sequence[Place], kinds: Mapping[str, Kind] | None) -> Found:
     """The cases of one patient's folder: a ready-made pair, or one case per modality."""
     named = {_modality_in(stem_of(path), folder.name): path for path in files}
     if {"moving", "fixed"} <= set(named):
-        refs = {name: FileRef(str(path), kind_of(name, str(path), kinds)) for name, path in named.items()}
+        refs = {name: ref_to(path, kind_of(name, str(path), kinds)) for name, path in named.items()}
         return Found([Case(folder.name, folder.name, refs)])
     labels = {name: path for name, path in named.items() if is_label_name(name)}
     images = {name: path for name, path in named.items() if name not in labels}
@@ -253,10 +253,10 @@ def _patient(folder: Path, files: Sequence[Path], kinds: Mapping[str, Kind] | No
     main = next((name for name in shared if name.startswith("label")), next(iter(shared)) if len(shared) == 1 else "")
     found = Found()
     for name, path in images.items():
-        refs = {"image": FileRef(str(path), "image")}
-        refs.update({"label" if label == main else label: FileRef(str(p), "label") for label, p in shared.items()})
+        refs = {"image": ref_to(path, "image")}
+        refs.update({"label" if label == main else label: ref_to(p, "label") for label, p in shared.items()})
         if name in own:
-            refs["label"] = FileRef(str(own[name]), "label")
+            refs["label"] = ref_to(own[name], "label")
         attributes = {"modality": name} if name != "image" else {}
         case_id = f"{name}/{folder.name}" if attributes else folder.name
         found.cases.append(Case(case_id, folder.name, refs, attributes))
@@ -267,42 +267,52 @@ def _patient(folder: Path, files: Sequence[Path], kinds: Mapping[str, Kind] | No
     return found
 
 
-def _label_owner(name: str, images: Mapping[str, Path]) -> str:
+def _label_owner(name: str, images: Mapping[str, Place]) -> str:
     """The modality a label map belongs to: t1 for ``t1_label`` and ``label_t1``; empty if it is for all of them."""
     words = [word for word in re.split(r"[_-]", name) if not is_label_name(word)]
     joined = "_".join(words)
     return joined if joined in images else ""
 
 
-def _dicom(root: Path) -> Found:
+def _dicom(root: Place) -> Found:
     """One case per DICOM series below ``root``."""
     from medray.data.formats import dicom
 
     found = Found()
-    for folder in [root, *sorted(path for path in root.rglob("*") if path.is_dir() and not path.name.startswith("."))]:
+    for relative, folder in [("", root), *_folders_below(root, "")]:
         if not dicom.dicom_files(folder):
             continue
-        relative = folder.relative_to(root).as_posix()
-        name = relative if relative != "." else root.name
+        name = relative or root.name
         try:
             series = dicom.series_in(folder)
+        except StorageError:
+            raise  # the storage's fault, not the series'
         except UserError as error:
             found.bad.append(BadCase(name, str(error), str(folder)))
             continue
         for number, one in enumerate(series):
-            path = str(folder) if len(series) == 1 else f"{folder}#{one.uid}"
+            ref = ref_to(folder, "image", "" if len(series) == 1 else one.uid)
             attributes = {"folder": name, **({"modality": one.modality} if one.modality else {})}
             case_id = name if len(series) == 1 else f"{name}/{number}"
-            patient = one.patient or relative.split("/", 1)[0]
-            found.cases.append(Case(case_id, patient, {"image": FileRef(path, "image")}, attributes))
+            patient = one.patient or (relative or ".").split("/", 1)[0]
+            found.cases.append(Case(case_id, patient, {"image": ref}, attributes))
     return found
 
 
-def _entries(folder: Path) -> list[Path]:
+def _folders_below(folder: Place, relative: str) -> Iterator[tuple[str, Place]]:
+    """Folders at any depth, each before those in it, with their names relative to the first."""
+    for entry in _entries(folder):
+        if entry.is_dir():
+            name = f"{relative}/{entry.name}" if relative else entry.name
+            yield name, entry
+            yield from _folders_below(entry, name)
+
+
+def _entries(folder: Place) -> list[Place]:
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Place) -> list[Place]:
     return [entry for entry in _entries(folder) if entry.is_file() and is_image_name(entry)]
 
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medray.data.case import Case
-from medray.data.fields import FileRef, Kind, kind_of
-from medray.data.readers import locate, suffix_of
+from medray.data.fields import Kind, kind_of, ref_to
+from medray.data.places import Places, StoredPath, ask_ahead, split_key
+from medray.data.readers import suffix_of
 from medray.errors import UserError
+from medray.storage import is_url
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 Row = dict[str, str]
 
 
-def read_manifest(path: Path, kinds: Mapping[str, Kind] | None = None) -> list[Case]:
+def read_manifest(path: Path | StoredPath, kinds: Mapping[str, Kind] | None = None) -> list[Case]:
     """Read the cases of a manifest.
 
     The columns ``case`` (unique) and ``patient`` are required. A column whose cells name files (a known suffix, with or
@@ -35,14 +37,17 @@ def read_manifest(path: Path, kinds: Mapping[str, Kind] | None = None) -> list[C
                 f"{', '.join(columns) or 'no rows'}"
             )
     others = [name for name in columns if name not in ("case", "patient")]
-    files = [name for name in others if any(_names_file(path.parent, row[name]) for row in rows)]
+    places = Places()
+    files = [name for name in others if any(_names_file(path, row[name], places) for row in rows)]
+    targets = [_target(path, row[name]) for row in rows for name in files if row[name]]
+    ask_ahead(places(text) for target in targets for text in {target, target.partition("#")[0]})
     if not files:
         raise UserError(
             f"{path} has no column that names files; add one such as image (paths relative to the manifest)"
         )
     cases: dict[str, tuple[int, Case]] = {}
     for number, row in enumerate(rows, start=1):
-        case = _case(path, number, row, files, [name for name in others if name not in files], kinds)
+        case = _case(path, number, row, files, [name for name in others if name not in files], kinds, places)
         if case.id in cases:
             raise UserError(f"{path}, row {number}: case {case.id!r} was given in row {cases[case.id][0]} already")
         cases[case.id] = (number, case)
@@ -50,7 +55,13 @@ def read_manifest(path: Path, kinds: Mapping[str, Kind] | None = None) -> list[C
 
 
 def _case(
-    path: Path, number: int, row: Row, files: Sequence[str], attributes: Sequence[str], kinds: Mapping[str, Kind] | None
+    path: Path | StoredPath,
+    number: int,
+    row: Row,
+    files: Sequence[str],
+    attributes: Sequence[str],
+    kinds: Mapping[str, Kind] | None,
+    places: Places,
 ) -> Case:
     for required in ("case", "patient"):
         if not row[required]:
@@ -60,28 +71,38 @@ def _case(
         cell = row[name]
         if not cell:
             continue
-        if not _names_file(path.parent, cell):
+        if not _names_file(path, cell, places):
             raise UserError(f"{path}, row {number}, column {name}: {cell!r} is not a file of a known kind")
-        target = cell if Path(cell).is_absolute() or "://" in cell else str(path.parent / cell)
+        target = _target(path, cell)
         try:
-            locate(target)
+            file, key = split_key(target, places)
         except UserError as error:
             raise UserError(f"{path}, row {number}, column {name}: {error}") from error
-        fields[name] = FileRef(target, kind_of(name, target, kinds))
+        fields[name] = ref_to(file, kind_of(name, target, kinds), key)
     if not fields:
         raise UserError(f"{path}, row {number}: case {row['case']!r} has no file; fill one of {', '.join(files)}")
     return Case(row["case"], row["patient"], fields, {name: row[name] for name in attributes if row[name]})
 
 
-def _names_file(folder: Path, cell: str) -> bool:
+def _target(manifest: Path | StoredPath, cell: str) -> str:
+    """What a cell names: as it is if absolute or a url, else beside the manifest."""
+    if "://" in cell or Path(cell).is_absolute():
+        return cell
+    return f"{manifest.parent}/{cell}" if isinstance(manifest, StoredPath) else str(manifest.parent / cell)
+
+
+def _names_file(manifest: Path | StoredPath, cell: str, places: Places) -> bool:
     if not cell:
         return False
-    return bool(suffix_of(cell)) or (("/" in cell or "\\" in cell) and (folder / cell.split("#", 1)[0]).is_dir())
+    if suffix_of(cell):
+        return True
+    folder = _target(manifest, cell.split("#", 1)[0])
+    return ("/" in cell or "\\" in cell) and ("://" not in folder or is_url(folder)) and places(folder).is_dir()
 
 
-def _read_csv(path: Path) -> list[Row]:
+def _read_csv(path: Path | StoredPath) -> list[Row]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable UTF-8 text table: {error}") from error
     lines = text.splitlines()
@@ -101,12 +122,12 @@ def _read_csv(path: Path) -> list[Row]:
     return rows
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path | StoredPath) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(path.read_bytes()))
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path} is truncated or not a Parquet table: {' '.join(str(error).split())}") from error
     return [

@@ -15,16 +15,23 @@ Importing this module loads none of the libraries behind it.
 from __future__ import annotations
 
 import csv
+import functools
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medray.data.case import Volume
+from medray.data.fetched import fetched
+from medray.data.places import Place, split_key
 from medray.errors import UserError
+from medray.storage import is_url
+
+Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 _FORMATS: dict[str, str] = {
     **dict.fromkeys((".nii.gz", ".nii"), "nifti"),
@@ -40,7 +47,7 @@ LABEL_TOLERANCE = 1e-3
 """A label map stored as floating point may miss its whole number by this much (scale factors do that)."""
 
 
-def suffix_of(path: str | Path) -> str:
+def suffix_of(path: str | Path | Place) -> str:
     """The known suffix a file name ends in, lower case, ``.nii.gz`` in one piece; empty if unknown.
 
     >>> suffix_of("a/case01.NII.gz"), suffix_of("k.h5#kspace"), suffix_of("notes.txt")
@@ -50,17 +57,51 @@ def suffix_of(path: str | Path) -> str:
     return next((suffix for suffix in (*_FORMATS, *TABLE_SUFFIXES) if name.endswith(suffix)), "")
 
 
-def is_image_name(path: str | Path) -> bool:
+def is_image_name(path: str | Path | Place) -> bool:
     """Whether a file of this name is one that `read_volume` takes."""
     return suffix_of(path) in _FORMATS
 
 
-def stem_of(path: str | Path) -> str:
+def stem_of(path: str | Path | Place) -> str:
     """File name without folder and without its known suffix: ``case01`` for ``mr/case01.nii.gz``."""
     name = Path(str(path).split("#", 1)[0]).name
     return name[: len(name) - len(suffix_of(name))] if suffix_of(name) else Path(name).stem
 
 
+def from_storage(read: Reader) -> Reader:
+    """A reader of local files that takes s3 urls too, and names them in messages and results instead of the copy."""
+
+    @functools.wraps(read)
+    def reader(path: str | Path, **options: Any) -> Any:
+        return read_stored(str(path), "", read, **options) if is_url(path) else read(path, **options)
+
+    return cast(Reader, reader)
+
+
+def read_stored(url: str, version: str, read: Callable[..., Any], **options: Any) -> Any:
+    """Call a reader on the local copy of an object; see `fetched`.
+
+    Args:
+        url: of a file or folder, maybe with ``#key``.
+        version: the one to read, "" for the present one.
+        read: takes the path of the copy, with the key.
+        options: for the reader.
+
+    Raises:
+        UserError: as the reader, or `fetched`.
+    """
+    file, mark, key = url.partition("#")
+    with fetched(file, version) as copy:
+        try:
+            value = read(f"{copy}{mark}{key}", **options)
+        except UserError as error:
+            raise UserError(str(error).replace(str(copy), file)) from error
+    if isinstance(value, Volume):
+        return Volume(value.array, value.affine, value.source.replace(str(copy), file), value.header)
+    return value
+
+
+@from_storage
 def read_volume(path: str | Path, *, channels: bool = False) -> Volume:
     """Read an image.
 
@@ -78,6 +119,7 @@ def read_volume(path: str | Path, *, channels: bool = False) -> Volume:
     return _checked(_read(path, label=False, channels=channels))
 
 
+@from_storage
 def read_label(path: str | Path) -> Volume:
     """Read a label map: whole numbers, one channel; a fourth axis holds masks that may overlap, one per channel.
 
@@ -105,6 +147,7 @@ def read_label(path: str | Path) -> Volume:
     return Volume(array.astype(kind), volume.affine, volume.source, volume.header)
 
 
+@from_storage
 def read_array(path: str | Path) -> NDArray[Any]:
     """Read an array as it is stored (k-space, spectra, points): NPY, NPZ or HDF5, other formats as `read_volume`.
 
@@ -119,6 +162,7 @@ def read_array(path: str | Path) -> NDArray[Any]:
     return read_volume(path, channels=True).array
 
 
+@from_storage
 def read_table(path: str | Path) -> Any:
     """Read points, centerlines or measurements: parsed JSON, or CSV columns by name (numbers where all are numbers).
 
@@ -149,23 +193,9 @@ def locate(path: str | Path) -> tuple[Path, str]:
     """Split ``file#key`` and see that the file is there.
 
     Raises:
-        UserError: it is missing, empty, or in object storage.
+        UserError: it is missing or empty.
     """
-    text = str(path)
-    if "://" in text:
-        raise UserError(f"{text}: files are read from local folders only in this release; copy it first")
-    file, key = Path(text), ""
-    if not file.exists() and "#" in text:
-        head, key = text.rsplit("#", 1)
-        file = Path(head)
-    if not file.exists():
-        raise UserError(f"{file} does not exist")
-    try:
-        if file.is_file() and file.stat().st_size == 0:
-            raise UserError(f"{file} is empty (0 bytes)")
-    except OSError as error:
-        raise UserError(f"{file} cannot be opened: {error.strerror or error}") from error
-    return file, key
+    return split_key(str(path), Path)
 
 
 def _format(file: Path) -> str:

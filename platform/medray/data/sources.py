@@ -1,9 +1,11 @@
-"""One string names the data: a phantom, a folder, a manifest.
+"""One string names the data: a phantom, a folder, a manifest, here or in object storage.
 
 phantom:abdomen?n=20&seed=0          a seeded generator; nothing is downloaded
 /scans/abdomen                       a folder in one of the layouts of `medray.data.folders`
 /scans/shoulder?image=mri&label=tear a folder whose sub-folders are named as fields
 /scans/index.csv                     a manifest; also .parquet
+s3://bucket/abdomen                  the same kinds in object storage
+/scans/packed, s3://bucket/packed    what `medray data pack` wrote (`medray.data.packed`)
 deformed:/scans?moving=t1&fixed=flair   pairs with a known deformation, made from co-registered modalities
 """
 
@@ -17,14 +19,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from medray.data import folders, manifest
+from medray.data import folders, manifest, packed
 from medray.data.case import BadCase, Case, Source
 from medray.data.fields import Kind, source_fingerprint
 from medray.data.phantoms import GENERATORS
+from medray.data.places import Places, StoredPath, listed
 from medray.errors import UserError
 
 Generator = Callable[..., tuple[Case, ...]]
-KINDS = "a folder, a manifest (.csv, .tsv, .parquet), phantom:NAME or deformed:FOLDER"
+KINDS = "a folder, a manifest (.csv, .tsv, .parquet), either also as s3://..., phantom:NAME or deformed:FOLDER"
 
 
 def open_source(spec: str, *, fields: Mapping[str, Kind] | None = None) -> Source:
@@ -41,8 +44,8 @@ def open_source(spec: str, *, fields: Mapping[str, Kind] | None = None) -> Sourc
         UserError: nothing there, an unknown layout, phantom or parameter, a faulty manifest row.
     """
     scheme, separator, rest = spec.partition(":")
-    if spec.startswith(("s3://", "gs://", "http://", "https://", "az://")):
-        raise UserError(f"{spec}: data in object storage is not supported in this release; copy it to a local folder")
+    if spec.startswith(("gs://", "http://", "https://", "az://")):
+        raise UserError(f"{spec}: data is read from local folders and from s3:// only; copy it first")
     cases: Sequence[Case]
     bad: Sequence[BadCase] = ()
     if separator and scheme == "phantom":
@@ -61,13 +64,19 @@ def _files(spec: str, kinds: Mapping[str, Kind] | None) -> tuple[list[Case], lis
     if not spec.strip():
         raise UserError(f"the data source is empty; give {KINDS}")
     options: dict[str, str] = {}
-    path = Path(spec).expanduser()
+    places = Places()
+    path = _path(spec, places)
     if not path.exists() and "?" in spec:
         text, options = _query(spec)
-        path = Path(text).expanduser()
+        path = _path(text, places)
     if not path.exists():
         raise UserError(f"{path} does not exist; a data source is {KINDS}")
     if path.is_dir():
+        path = listed(path)
+        if packed.is_packed(path):
+            if options:
+                raise UserError(f"{path}: a packed source takes no parameters, got {', '.join(options)}")
+            return packed.read_index(path)
         found = folders.by_fields(path, options, kinds) if options else folders.discover(path, kinds)
         return found.cases, found.bad
     if path.suffix.lower() not in manifest.SUFFIXES:
@@ -75,6 +84,11 @@ def _files(spec: str, kinds: Mapping[str, Kind] | None) -> tuple[list[Case], lis
     if options:
         raise UserError(f"{path}: a manifest takes no parameters, got {', '.join(options)}")
     return manifest.read_manifest(path, kinds), []
+
+
+def _path(text: str, places: Places) -> Path | StoredPath:
+    path = places(text)
+    return path.expanduser() if isinstance(path, Path) else path
 
 
 def _phantom(rest: str) -> tuple[Case, ...]:

@@ -21,6 +21,7 @@ from medray.engine.seeding import seed_everything
 from medray.engine.world import World
 from medray.errors import UserError
 from medray.learner import Learner
+from medray.storage import StorageError
 
 _PATIENCE_S = 2.0
 """Seconds of steps after which it is decided whether preparing ahead is worth its processes."""
@@ -167,6 +168,8 @@ class _Shares(Dataset[Share]):
             try:
                 batch = self.learner.collate(good, epoch) if good else self._any(task.others, epoch)
             except UserError as error:
+                if isinstance(error, StorageError):  # no fault of the sample
+                    raise
                 good, bad = self._sort_out(good, epoch, error)
                 batch = self.learner.collate(good, epoch) if good else self._any(task.others, epoch)
         except UserError as error:  # carried as a value: PyTorch would bury the sentence in a traceback
@@ -181,6 +184,8 @@ class _Shares(Dataset[Share]):
             try:
                 self.learner.collate((index,), epoch)
                 good.append(index)
+            except StorageError:
+                raise
             except UserError as reason:
                 bad.append((index, str(reason)))
         if not bad:  # each can be read, but not all together

@@ -15,7 +15,7 @@ from medray.engine.checkpoint import WEIGHTS
 from medray.engine.rundir import RunDirectory
 from medray.errors import UserError
 from medray.storage import is_url
-from medray.storage.local import fetched, local_copy
+from medray.storage.local import local_copy, on_this_machine
 from medray.system import System, Trained
 
 CARD = "medray.json"
@@ -26,7 +26,7 @@ def save_model(run: RunDirectory, system: System[Any], trained: Trained, *, vari
     folder = run.path / "checkpoints" / "final"
     folder.mkdir(parents=True, exist_ok=True)
     if trained.weights is not None:
-        shutil.copyfile(fetched(trained.weights), folder / WEIGHTS)
+        shutil.copyfile(on_this_machine(trained.weights), folder / WEIGHTS)
     run.write_json(
         f"checkpoints/final/{CARD}",
         {

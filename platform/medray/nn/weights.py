@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medray.errors import UserError
-from medray.storage.local import fetched
+from medray.storage.local import on_this_machine
 
 
 def load_network(network: nn.Module, path: Path, *, prefix: str = "") -> None:
@@ -19,7 +19,7 @@ def load_network(network: nn.Module, path: Path, *, prefix: str = "") -> None:
         UserError: the file cannot be read, or holds the weights of a differently built network.
     """
     try:
-        tensors = load_file(fetched(path))
+        tensors = load_file(on_this_machine(path))
     except FileNotFoundError:
         raise UserError(f"there are no weights at {path}") from None
     except (SafetensorError, OSError) as error:

@@ -8,8 +8,8 @@ Endpoint, region and credentials come from the environment as boto3 finds them (
 keys, profiles, web identity on Kubernetes); this room neither takes, keeps, prints nor pickles them.
 """
 
-from medray.storage.failures import StorageUnreachable
+from medray.storage.failures import StorageError, StorageUnreachable
 from medray.storage.folder import Entry, Folder
 from medray.storage.urls import is_url
 
-__all__ = ["Entry", "Folder", "StorageUnreachable", "is_url"]
+__all__ = ["Entry", "Folder", "StorageError", "StorageUnreachable", "is_url"]

@@ -8,7 +8,7 @@ import threading
 from functools import lru_cache
 from typing import Any
 
-from medray.errors import UserError
+from medray.storage.failures import StorageError
 
 # A client keeps what it read from these; a notebook that sets them after a failure gets a new client.
 _SETTINGS = (
@@ -25,7 +25,7 @@ def client(patience_s: float) -> Any:
     Its timeouts are short parts of the patience, so that a connection that hangs is noticed, told and tried again.
 
     Raises:
-        UserError: the endpoint or the profile in the environment cannot be used.
+        StorageError: the endpoint or the profile in the environment cannot be used.
     """
     settings = tuple(os.environ.get(name, "") for name in _SETTINGS)
     with _lock:
@@ -57,7 +57,7 @@ def _make(pid: int, settings: tuple[str, ...], connect_timeout_s: float, read_ti
         session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
         return session.client("s3", config=config)
     except ValueError:  # its text repeats the endpoint, which may hold a password
-        raise UserError(
+        raise StorageError(
             "AWS_ENDPOINT_URL is not a url that can be used; expected http://HOST:PORT or https://HOST"
         ) from None
 

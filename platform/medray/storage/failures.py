@@ -14,7 +14,14 @@ from urllib.parse import urlsplit
 from medray.errors import UserError
 
 
-class StorageUnreachable(UserError):
+class StorageError(UserError):
+    """The storage as a whole cannot be used: access, credentials, bucket, endpoint, a full disk of the cache.
+
+    No fault of the object that was asked for, so a case must not be set aside for it as a bad one.
+    """
+
+
+class StorageUnreachable(StorageError):
     """Object storage did not answer for as long as it was waited for; nothing that was written before is lost."""
 
 
@@ -48,12 +55,14 @@ _PERMANENT = {
     "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION to it",
     "IllegalLocationConstraintException": "the bucket is in another region; set AWS_REGION to it",
     "InvalidBucketName": "the bucket's name is not valid{at}",
-    "InvalidObjectState": "the object is archived; restore it first",
-    "EntityTooLarge": "the object is larger than the storage allows",
     "QuotaExceeded": "the storage is full{at}",
     "XMinioStorageFull": "the storage is full{at}",
+}  # fmt: skip
+_OBJECT = {
     "InvalidRange": "it ends earlier than expected; it is truncated or was replaced",
     "416": "it ends earlier than expected; it is truncated or was replaced",
+    "InvalidObjectState": "it is archived; restore it first",
+    "EntityTooLarge": "it is larger than the storage allows",
 }  # fmt: skip
 
 
@@ -77,7 +86,8 @@ def judge(error: Exception, url: str, verb: str) -> str | Exception:
 
     Returns:
         A few words if trying again may help; else what to raise: FileNotFoundError for an object that does not exist, a
-        UserError that says what to mend, or ``error`` itself where it is no failure of storage.
+        UserError for one that cannot be read, a StorageError that says what to mend, or ``error`` itself where it is no
+        failure of storage.
     """
     from botocore import exceptions as aws
     from urllib3.exceptions import HTTPError
@@ -88,18 +98,18 @@ def judge(error: Exception, url: str, verb: str) -> str | Exception:
         case aws.ClientError():
             return _answered(error.response, url, verb, at)
         case aws.NoCredentialsError() | aws.PartialCredentialsError() | aws.NoAuthTokenError():
-            return UserError(
+            return StorageError(
                 f"{url}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
                 "or run where a role is attached"
             )
         case aws.ProfileNotFound():
-            return UserError(f"{url}: the profile in AWS_PROFILE does not exist")
-        case aws.SSOError() | aws.LoginError() | aws.TokenRetrievalError():
-            return UserError(f"{url}: the login has expired; log in again with the aws command")
+            return StorageError(f"{url}: the profile in AWS_PROFILE does not exist")
+        case aws.SSOError() | aws.TokenRetrievalError():
+            return StorageError(f"{url}: the login has expired; log in again with the aws command")
         case aws.SSLError() | ssl.SSLError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return UserError(f"{url}: the certificate{at} is not trusted; name its authority in AWS_CA_BUNDLE")
+            return StorageError(f"{url}: the certificate{at} is not trusted; name its authority in AWS_CA_BUNDLE")
         case aws.ParamValidationError() | aws.InvalidRegionError() | aws.EndpointProviderError():
-            return UserError(f"{url}: the bucket, the name or the region is not valid for S3")
+            return StorageError(f"{url}: the bucket, the name or the region is not valid for S3")
         case Damaged():
             return str(error)
         case aws.ReadTimeoutError() | aws.ConnectTimeoutError() | TimeoutError():
@@ -114,6 +124,8 @@ def judge(error: Exception, url: str, verb: str) -> str | Exception:
             aws.HTTPClientError() | aws.ConnectionError() | aws.IncompleteReadError() | HTTPError() | ConnectionError()
         ):
             return f"the connection{at} broke"
+        case aws.BotoCoreError():  # its text may hold what must not be told; its name is enough to look for
+            return StorageError(f"{url}: boto3 cannot work with this environment ({type(error).__name__})")
     return error
 
 
@@ -122,8 +134,10 @@ def _answered(response: Mapping[str, Any], url: str, verb: str, at: str) -> str 
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _MISSING:
         return FileNotFoundError(f"{url} does not exist")
+    if code in _OBJECT:
+        return UserError(f"{url}: {_OBJECT[code]}")
     if code in _PERMANENT:
-        return UserError(f"{url}: {_PERMANENT[code].format(at=at, verb=verb)}")
+        return StorageError(f"{url}: {_PERMANENT[code].format(at=at, verb=verb)}")
     if code in _BUSY or status >= 500 or status == 429:
         return f"{code or 'error'}, HTTP {status}"
-    return UserError(f"{url}: the storage{at} refuses to {verb} ({code or 'no code'}, HTTP {status})")
+    return StorageError(f"{url}: the storage{at} refuses to {verb} ({code or 'no code'}, HTTP {status})")

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from medray.errors import UserError
 from medray.storage import client
-from medray.storage.failures import Damaged
+from medray.storage.failures import Damaged, StorageError
 from medray.storage.patience import patiently
 from medray.storage.urls import checked_name, split_url
 
@@ -50,8 +50,8 @@ class Entry:
 class Folder:
     """A prefix in a bucket. Picklable (url and patience only), safe to use from threads and after a fork.
 
-    Every operation waits out what may pass (no connection, timeouts, a busy or broken service) and raises a UserError
-    at once for what the user has to mend (bucket, access, credentials, endpoint).
+    Every operation waits out what may pass (no connection, timeouts, a busy or broken service) and raises a
+    `StorageError` at once for what the user has to mend (bucket, access, credentials, endpoint).
 
     Args:
         url: ``s3://bucket/prefix``.
@@ -163,8 +163,11 @@ class Folder:
 
         self._patiently("write", name, send)
 
-    def download(self, name: str, path: Path) -> None:
+    def download(self, name: str, path: Path) -> str:
         """Write an object as a file, under its name only when it is whole.
+
+        Returns:
+            The etag of what was written.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -174,9 +177,10 @@ class Folder:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         try:
             with os.fdopen(handle, "w+b") as file:
-                self._fetch(name, file)
+                etag = self._fetch(name, file)
             os.chmod(temporary, 0o666 & ~_UMASK)
             os.replace(temporary, path)
+            return etag
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -218,7 +222,7 @@ class Folder:
     def _patiently(self, verb: str, name: str, action: Callable[[], T]) -> T:
         try:
             return patiently(action, self._url(name), verb=verb, patience_s=self.patience_s, stop=self._stop)
-        except UserError:
+        except StorageError:
             client.forget()  # the user may mend it in a file that this client has read already
             raise
 
@@ -235,17 +239,15 @@ class Folder:
         found = next(iter(answer.get("Contents", [])), None)
         return found if found is not None and (found["Key"] == key or key.endswith("/") or not key) else None
 
-    def _fetch(self, name: str, file: BinaryIO) -> None:
+    def _fetch(self, name: str, file: BinaryIO) -> str:
         """Write an object into a file; a transfer that breaks off goes on where it was."""
-        for attempt in range(1, _DAMAGED_AT_MOST + 1):
+        for _ in range(_DAMAGED_AT_MOST):
             transfer = _Transfer(self._object(name), file)
             step = partial(transfer.go_on, self._client)
             while not self._patiently("read", name, step):
                 pass
             if transfer.is_whole():
-                return
-            if attempt == _DAMAGED_AT_MOST:
-                break
+                return transfer.etag
         raise UserError(f"{self._url(name)} does not have the checksum that the storage gives for it; it is damaged")
 
 
@@ -266,7 +268,7 @@ class _Transfer:
         self._file.truncate()
         self._digest = hashlib.md5(usedforsecurity=False)
         self._done = 0
-        self._etag = ""
+        self.etag = ""
         self._damaged = False
 
     def go_on(self, s3: Callable[[], Any]) -> bool:
@@ -297,7 +299,7 @@ class _Transfer:
     def _take(self, s3: Any) -> None:
         from botocore.exceptions import ClientError
 
-        part = {"Range": f"bytes={self._done}-", "IfMatch": self._etag} if self._done else {}
+        part = {"Range": f"bytes={self._done}-", "IfMatch": self.etag} if self._done else {}
         try:
             answer = s3.get_object(**self._target, **part)
         except ClientError as error:
@@ -305,7 +307,7 @@ class _Transfer:
                 self._restart()
                 raise Damaged("the object was replaced in the middle of the transfer") from error
             raise
-        self._etag = answer["ETag"]
+        self.etag = _etag(answer)
         self._is_md5 = not answer.get("ServerSideEncryption", "").startswith("aws:kms") and not answer.get(
             "SSECustomerAlgorithm"
         )
@@ -317,9 +319,8 @@ class _Transfer:
 
     def is_whole(self) -> bool:
         """Whether the content has its stored checksum, and the MD5 that the etag gives, where it is one."""
-        etag = self._etag.strip('"')
-        is_md5 = self._is_md5 and len(etag) == 32
-        return not self._damaged and (not is_md5 or etag == self._digest.hexdigest())
+        is_md5 = self._is_md5 and len(self.etag) == 32
+        return not self._damaged and (not is_md5 or self.etag == self._digest.hexdigest())
 
 
 def _etag(item: dict[str, Any]) -> str:

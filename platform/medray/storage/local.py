@@ -27,7 +27,7 @@ def local_copy(url: str, role: str) -> Path:
     return copies_root() / role / url.replace("://", "/", 1)
 
 
-def fetched(path: Path) -> Path:
+def on_this_machine(path: Path) -> Path:
     """``path`` itself; if it leads into another machine's copy and is not on this one, it is downloaded first.
 
     Raises:

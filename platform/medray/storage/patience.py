@@ -67,8 +67,8 @@ def patiently(
 
     Raises:
         StorageUnreachable: still failing after ``patience_s``, or ``stop`` was set.
+        StorageError: it cannot succeed.
         FileNotFoundError: there is no such object.
-        UserError: it cannot succeed.
     """
     bucket = "/".join(url.split("/", 3)[:3])
     end = time.monotonic() + patience_s

@@ -8,21 +8,27 @@ known by a digest of its id.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from medray.data.case import Volume
 from medray.data.formats import metaimage
+from medray.data.places import P, Place, StoredPath
 from medray.data.readers import suffix_of
 from medray.errors import UserError
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 GAP_TOLERANCE = 0.1
 """Slices further apart than the median by this fraction mean that some are missing."""
+_HEADER_BYTES = 64 << 10
+"""Fetched of a stored file to read its tags; the whole file where this does not reach the pixels."""
+_REQUESTS_AT_ONCE = 16
 _TAGS = (
     "SeriesInstanceUID",
     "SeriesDescription",
@@ -45,7 +51,7 @@ class Series:
     description: str
     modality: str
     patient: str
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
     positions: tuple[float, ...]
     """mm along the slice normal, ascending; empty where the files carry no position."""
 
@@ -67,14 +73,14 @@ def read(path: Path, key: str = "") -> Volume:
         )
         raise UserError(f"{path} holds {len(series)} DICOM series where one is expected; add #UID to choose: {listed}")
     _check_gaps(path, series[0])
-    return _read_pixels(list(series[0].files), path)
+    return _read_pixels(series[0].files, path)
 
 
 def _unknown_series(path: Path, key: str, series: Iterable[Series]) -> list[Series]:
     raise UserError(f"{path} holds no DICOM series {key}; it holds {', '.join(one.uid for one in series)}")
 
 
-def dicom_files(folder: Path) -> list[Path]:
+def dicom_files(folder: P) -> list[P]:
     """Files of a folder that are DICOM: by suffix, or, where the suffix says nothing, by their preamble."""
     found = []
     for path in sorted(folder.iterdir()):
@@ -85,12 +91,15 @@ def dicom_files(folder: Path) -> list[Path]:
     return found
 
 
-def _has_preamble(path: Path) -> bool:
+def _has_preamble(path: Place) -> bool:
+    if isinstance(path, StoredPath):
+        return path.head(132)[128:] == b"DICM"
+    assert isinstance(path, Path)
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
-def series_in(folder: Path) -> list[Series]:
+def series_in(folder: Place) -> list[Series]:
     """The series of one folder (not its sub-folders), by UID, each sorted by slice position.
 
     Raises:
@@ -101,10 +110,10 @@ def series_in(folder: Path) -> list[Series]:
     files = dicom_files(folder)
     if not files:
         raise UserError(f"{folder} holds no DICOM files (.dcm); expected the slices of one series")
-    groups: dict[str, list[tuple[float, int, Path, Any]]] = {}
-    for path in files:
+    groups: dict[str, list[tuple[float, int, Place, Any]]] = {}
+    for path, raw in zip(files, _headers(files), strict=True):
         try:
-            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            head = pydicom.dcmread(raw, stop_before_pixels=True, specific_tags=list(_TAGS))
         except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
             raise UserError(f"{path} is truncated or not a DICOM file: {' '.join(str(error).split())}") from error
         uid = str(head.get("SeriesInstanceUID", "no-series-uid"))
@@ -127,6 +136,31 @@ def series_in(folder: Path) -> list[Series]:
     return series
 
 
+def _headers(files: Sequence[Place]) -> Iterable[Path | BinaryIO]:
+    """What pydicom reads the tags from: the files; of stored ones, many at a time, the part with the tags."""
+    stored = [path for path in files if isinstance(path, StoredPath)]
+    if not stored:
+        return [path for path in files if isinstance(path, Path)]
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(_stored_header, stored))
+
+
+def _stored_header(path: StoredPath) -> BinaryIO:
+    import pydicom
+
+    raw = io.BytesIO(path.head(_HEADER_BYTES))
+    if path.size > _HEADER_BYTES:
+        try:
+            pydicom.dcmread(raw, stop_before_pixels=True, specific_tags=list(_TAGS))
+            whole = raw.tell() < _HEADER_BYTES  # it stopped at the pixels, not at the end of what was fetched
+        except Exception:  # whatever a header cut anywhere gives
+            whole = False
+        if not whole:
+            return io.BytesIO(path.read_bytes())
+        raw.seek(0)
+    return raw
+
+
 def _position(head: Any) -> float:
     """Distance of the slice along the normal of its plane, mm; inf where the file does not say."""
     position, orientation = head.get("ImagePositionPatient"), head.get("ImageOrientationPatient")
@@ -140,7 +174,7 @@ def _pseudonym(patient_id: str) -> str:
     return "p" + hashlib.blake2b(patient_id.encode(), digest_size=5).hexdigest() if patient_id else ""
 
 
-def _check_gaps(folder: Path, series: Series) -> None:
+def _check_gaps(folder: Place, series: Series) -> None:
     if len(series.positions) < 3:
         return
     gaps = np.diff(series.positions)
@@ -153,7 +187,7 @@ def _check_gaps(folder: Path, series: Series) -> None:
         )
 
 
-def _read_pixels(files: list[Path], path: Path) -> Volume:
+def _read_pixels(files: Sequence[Place], path: Path) -> Volume:
     import SimpleITK as sitk
 
     try:
