@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.testing import assert_close
-from toy_learners import Autoencoder, Diary, Regression, Rivals, Segmenter, disc_learner
+from toy_learners import Autoencoder, Diary, Regression, Rivals, Segmenter, Unreadable, disc_learner
 
 from medray.engine.checkpoint import CheckpointStore
 from medray.engine.host import Host
@@ -57,7 +57,7 @@ def worker(rank: int, size: int, root: str, makes: dict[str, Callable[[], Learne
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
     torch.set_num_threads(1)
     for name, make in makes.items():
-        run_loop(make, World(rank, size), settings(Path(root) / name))
+        run_loop(make, World(rank, size), settings(Path(root) / name, bad_samples="quarantine"))
     dist.barrier()
     os._exit(0)  # gloo's threads may abort an ordinary interpreter exit, and everything is on disk by now
 
@@ -163,7 +163,8 @@ def test_a_killed_try_leaves_no_trace_in_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_workers_agree_with_one(tmp_path: Path, size: int, free_port: int) -> None:
-    """Also where a batch does not divide, leaves a worker idle, or ends in a smaller one."""
+    """Also where a batch does not divide, leaves a worker idle, ends in a smaller one, or has samples that one of the
+    workers cannot read, which all of them then do without."""
     makes: dict[str, Callable[[], Learner]] = {
         "regression": Regression,
         "rivals": Rivals,
@@ -172,12 +173,13 @@ def test_workers_agree_with_one(tmp_path: Path, size: int, free_port: int) -> No
         "autoencoder": Autoencoder,
         "segmentation": Segmenter,
         "batch norm, frozen": functools.partial(Segmenter, "batch", frozen_statistics=True),
+        "unreadable samples": functools.partial(Unreadable, bad=(2, 3, 9)),
         "idle": functools.partial(Regression, num_samples=5, batch_size=2, num_epochs=2),
     }
     # One group of processes for all: starting them costs far more than training.
     mp.spawn(worker, args=(size, str(tmp_path / "many"), makes, free_port), nprocs=size)
     for name, make in makes.items():
-        one = train(tmp_path / "one" / name, make)
+        one = train(tmp_path / "one" / name, make, bad_samples="quarantine")
         many, state = final_state(tmp_path / "many" / name)
         for key, value in one.items():
             assert_close(many[key], value, rtol=1e-4, atol=1e-5, msg=f"{name} {key}")

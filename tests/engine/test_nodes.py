@@ -18,7 +18,7 @@ from clusters import Beside, Nodes, nodes
 from toy_learners import Diary
 
 from medray.engine.checkpoint import CheckpointStore
-from medray.engine.elastic import prompt_resizing
+from medray.engine.elastic import quick_to_notice
 from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import RunOptions
 from medray.engine.ray_train import RayWorkbench
@@ -179,31 +179,11 @@ def test_elastic_run_shrinks_when_a_node_is_lost_and_grows_when_one_joins(cluste
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_ray_still_renews_its_table_of_nodes_when_asked(cluster: Nodes) -> None:
-    # Not a public interface. When this fails on a new Ray, shrinking takes up to 20 s longer: see elastic.py.
-    import ray
-    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as internal
-
-    internal.get_or_create_autoscaling_coordinator()  # as each run of Ray Train does
-    table = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
-    bundle = [{"CPU": 1.0}] * 8
-    ray.get(table.request_resources.remote(requester_id="test", resources=bundle, expire_after_s=60))
-    node = cluster.add()
-    try:
-        reserved = ray.get(table.get_reserved_resources.remote("test", recompute=True))
-        assert node.unique_id in reserved
-    finally:
-        ray.get(table.cancel_request.remote("test"))
-        cluster.kill(node)
-
-
-def test_only_an_elastic_run_changes_the_environment_and_not_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_settings_of_an_elastic_run_leave_those_of_the_user_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     timeout, interval = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
     monkeypatch.setenv(timeout, "7")
     monkeypatch.delenv(interval, raising=False)
-    with prompt_resizing(RunOptions(data="", num_workers=2)):
-        assert interval not in os.environ
-    with prompt_resizing(RunOptions(data="", num_workers=2, min_workers=1)):
+    with quick_to_notice():
         assert (os.environ[timeout], os.environ[interval]) == ("7", "1")
     assert interval not in os.environ
 

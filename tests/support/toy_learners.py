@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from medray.errors import UserError
 from medray.learner import Learner, Schedule, Step, SumCount, seed_of
 
 
@@ -60,6 +61,20 @@ class Regression(Learner):
     def validation_step(self, index: int) -> dict[str, SumCount]:
         error = (self.networks["net"](self.x[index : index + 1]) - self.y[index]).square()
         return {"mse": SumCount(error.sum(), error.numel())}
+
+
+class Unreadable(Regression):
+    """Some samples turn out to be damaged while training."""
+
+    def __init__(self, bad: Sequence[int]) -> None:
+        super().__init__()
+        self.bad = set(bad)
+
+    def collate(self, indices: Sequence[int], epoch: int) -> dict[str, Tensor]:
+        for index in indices:
+            if index in self.bad:
+                raise UserError(f"/scans/{index}.nii.gz is truncated")
+        return super().collate(indices, epoch)
 
 
 class Rivals(Learner):

@@ -21,7 +21,7 @@ class Desk:
     """Remembers what was said. Runs as an actor on the driver's node: it lives as long as the driver does."""
 
     def __init__(self) -> None:
-        self._stop = False
+        self._stop = self._pause = False
         self._failure: dict[str, str] = {}
         self._news: list[str] = []
 
@@ -32,6 +32,18 @@ class Desk:
     def stop_asked(self) -> bool:
         """Whether the driver asked."""
         return self._stop
+
+    def pause(self) -> None:
+        """By the driver: checkpoint and end, to go on with other workers."""
+        self._pause = True
+
+    def go_on(self) -> None:
+        """By the driver: the pause is over."""
+        self._pause = False
+
+    def should_end(self) -> bool:
+        """Whether the loop should checkpoint and end, for good or for a while."""
+        return self._stop or self._pause
 
     def tell(self, text: str) -> None:
         """By a worker: something the person watching should know."""
@@ -118,4 +130,4 @@ class WorkerHost(Host):
 
         while not self._over.wait(_ASK_EVERY_S):
             with contextlib.suppress(ray.exceptions.RayError):  # the driver is gone: Ray ends this worker soon
-                self._stop = self._stop or ray.get(self._desk.stop_asked.remote())
+                self._stop = self._stop or ray.get(self._desk.should_end.remote())

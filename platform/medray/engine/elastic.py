@@ -1,7 +1,10 @@
-"""How many workers a run has: a fixed number, or any number in a range as nodes leave and join.
+"""As many workers as the cluster has room for, between a least and a most, as nodes leave and join.
 
-Ray Train restarts its worker group on whatever is left, and the loop goes on from the newest whole checkpoint with the
-same global batches. What is here makes Ray notice within seconds; docs/reliability.md has the measurements.
+Each size is a Ray Train run of its own, and the loop goes on from the newest whole checkpoint with the same global
+batches. Ray Train can resize by itself, but takes up to half a minute to believe that a node is gone (it renews its
+table of nodes every 20 s, for which there is no setting), and stops in the middle of a step to grow. Here the driver
+starts anew as soon as a worker is lost, and grows after a checkpoint made for it, so growing repeats no step.
+docs/reliability.md has the measurements.
 """
 
 from __future__ import annotations
@@ -9,75 +12,125 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from medray.engine.loop import LoopResult
 from medray.engine.options import RunOptions
 
 log = logging.getLogger(__name__)
 
 _QUICK = {
-    # After a loss a group is first tried at the old size; by default Ray waits a minute for the lost node's share.
+    # A group that does not come up stood on a node that is gone; by default Ray waits a minute for it.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3",
     # How often the controller asks its workers how they are.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
-_RESIZE_MONITOR_S = 5.0
-"""How often a healthy run looks whether it could have more workers."""
-_NODE_WATCH_S = 1.0
+_LOOK_EVERY_S = 2.0
+_SURE_AFTER = 2
+"""Looks in a row that must see more room before a healthy run is stopped for it."""
+
+_TRIES_TO_START = 20
+"""Groups in a row that do not come up before something else must be wrong."""
+
+Fit = Callable[[int], LoopResult]
 
 
-def scaling_config(options: RunOptions) -> Any:
-    """The `ray.train.ScalingConfig` of a run."""
-    from ray.train import ScalingConfig
+class ElasticRun:
+    """Fits one size after another until the loop is through.
 
-    return ScalingConfig(
-        num_workers=(options.min_workers, options.num_workers) if options.min_workers else options.num_workers,
-        use_gpu=options.use_gpu,
-        elastic_resize_monitor_interval_s=_RESIZE_MONITOR_S,
-    )
+    Args:
+        options: of the run.
+        desk: asks the workers to pause.
+        fit: trains on so many workers, failing at the first that is lost.
+    """
+
+    def __init__(self, options: RunOptions, desk: Any, fit: Fit) -> None:
+        self.options, self.desk, self.fit = options, desk, fit
+
+    def run(self) -> LoopResult:
+        """The result of the last size.
+
+        Raises:
+            TrainingFailedError: more failures than the options allow.
+        """
+        import ray
+        from ray.train import ControllerError, TrainingFailedError
+
+        losses = starts = size = 0
+        most = self.options.num_workers
+        while True:
+            before, size = size, min(most, self._room())
+            if before and size != before:
+                log.warning("going on with %d instead of %d workers", size, before)
+            try:
+                with quick_to_notice(), self._growing(size):
+                    result = self.fit(size)
+            except TrainingFailedError as error:
+                if not ray.is_initialized() or ray.get(self.desk.failure.remote()):  # the session is over, or no use
+                    raise
+                if isinstance(error, ControllerError):  # not even started: on a node that is still being given up
+                    starts, most = starts + 1, max(self.options.min_workers, size - 1)
+                else:
+                    losses, starts, most = losses + 1, 0, self.options.num_workers
+                if starts > _TRIES_TO_START or 0 <= self.options.max_failures < losses:
+                    raise
+                log.warning("a worker was lost; starting again from the newest checkpoint")
+                continue
+            if result.finished or not ray.is_initialized() or ray.get(self.desk.stop_asked.remote()):
+                return result
+            starts, most = 0, self.options.num_workers
+            ray.get(self.desk.go_on.remote())
+
+    def _room(self) -> int:
+        """How many workers fit on the nodes that are alive; waits until it is as many as the run needs at least."""
+        told = False
+        while (room := min(self.options.num_workers, capacity(self.options))) < self.options.min_workers:
+            if not told:
+                log.warning("room for %d of at least %d workers; waiting for nodes", room, self.options.min_workers)
+                told = True
+            time.sleep(_LOOK_EVERY_S)
+        return room
+
+    @contextmanager
+    def _growing(self, size: int) -> Iterator[None]:
+        """Ask the workers to pause once there has been room for more of them for a moment."""
+        over = threading.Event()
+
+        def watch() -> None:
+            seen = 0
+            while not over.wait(_LOOK_EVERY_S):
+                seen = seen + 1 if min(self.options.num_workers, capacity(self.options)) > size else 0
+                if seen == _SURE_AFTER:
+                    self.desk.pause.remote()
+                    return
+
+        thread = threading.Thread(target=watch, name="medray-elastic", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def capacity(options: RunOptions) -> int:
+    """How many workers the cluster's nodes that are alive can hold."""
+    import ray
+
+    resource = "GPU" if options.use_gpu else "CPU"
+    return int(sum(node["Resources"].get(resource, 0) // 1 for node in ray.nodes() if node["Alive"]))
 
 
 @contextmanager
-def prompt_resizing(options: RunOptions) -> Iterator[None]:
-    """Have an elastic run that is started in here notice within seconds when a node leaves or joins.
-
-    Sets what Ray Train reads from this process's environment and hands to its controller, unless the user has set it,
-    and has Ray's table of nodes renewed whenever they change.
-    """
-    if not options.min_workers:
-        yield
-        return
+def quick_to_notice() -> Iterator[None]:
+    """Ray Train hands the driver's settings to its controller; those the user has set stay."""
     added = {name: value for name, value in _QUICK.items() if name not in os.environ}
     os.environ.update(added)
-    done = threading.Event()
-    watch = threading.Thread(target=_renew_table_of_nodes, args=(done,), name="node-watch", daemon=True)
-    watch.start()
     try:
         yield
     finally:
-        done.set()
-        watch.join()
         for name in added:
             os.environ.pop(name, None)
-
-
-def _renew_table_of_nodes(done: threading.Event) -> None:
-    """Whenever the nodes change, ask for what Ray does by itself only every 20 s, an interval without a setting (2.60).
-
-    Until then a group of the old size is tried again and again. The actor that keeps the table has a method for it, but
-    not a public one: where it fails, resizing takes up to 20 s longer and nothing else changes.
-    """
-    import ray
-
-    known: set[str] = set()
-    while not done.wait(_NODE_WATCH_S):
-        try:
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-            if known and alive != known:
-                table = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
-                ray.get(table.get_reserved_resources.remote("", recompute=True), timeout=5)
-            known = alive
-        except Exception as error:  # tried again in a second; the run does not depend on it
-            log.debug("could not have the table of nodes renewed: %s", error)

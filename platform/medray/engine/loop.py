@@ -203,19 +203,23 @@ class _Loop:
                 share = self.loader.next()
             with self.clock.part("compute"):
                 self._train(share, plan[position.batch])
-            self.clock.step()
             seen += len(plan[position.batch])
             position.batch += 1
             position.step += 1
+            stop, due, bad, touched = self.world.agree(
+                *self._wishes(), bool(share.bad), bool(self.learner.sample_state.before)
+            )
+            if touched:
+                self._share_sample_state(bool(share.indices))
+            if bad:
+                self._note_bad(share)
+            self.clock.step()
             if position.batch % log_every == 0 or position.batch == len(plan):
                 now = time.perf_counter()
                 rate = round((seen - seen_at_log) / max(now - log_time, 1e-9), 3)
                 self._log("train", self.window, total_steps=total_steps, samples_per_second=rate)
                 self._log("speed", self.clock.read(), **self._learning_rates())
                 self.window, seen_at_log, log_time = {}, seen, now
-            stop, due, bad = self.world.agree(*self._wishes(), bool(share.bad))
-            if bad:
-                self._note_bad(share)
             inside = position.batch < len(plan)
             every = options.checkpoint_every_steps
             if inside and (stop or due or (every and position.step % every == 0)):
@@ -257,7 +261,6 @@ class _Loop:
             return
         if share.indices:
             _add(self.window, metrics)
-        self._share_sample_state(bool(share.indices))
 
     def _note_bad(self, share: Share) -> None:
         """Samples that could not be read while training were left out of their batch; each is told once."""
@@ -268,10 +271,10 @@ class _Loop:
                 self.log.note("quarantine.jsonl", f"set aside {record['case']}: {reason}", record)
 
     def _share_sample_state(self, mine: bool) -> None:
+        """Give every worker what the step left with its samples; an idle worker's is nobody's."""
         state = self.learner.sample_state
-        if self.world.size > 1:
-            for theirs in self.world.gather({index: state[index] for index in state.before} if mine else {}):
-                state.update(theirs)
+        for theirs in self.world.gather({index: state[index] for index in state.before} if mine else {}):
+            state.update(theirs)
 
     def _blame(self, what: str, share: Share, batch: Any) -> str:
         """Undo what the step left behind, and say which samples it failed on."""

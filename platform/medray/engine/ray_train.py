@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medray.engine.desk import WorkerHost, close_desk, open_desk
-from medray.engine.elastic import prompt_resizing, scaling_config
+from medray.engine.elastic import ElasticRun
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
@@ -129,7 +129,6 @@ class RayWorkbench(InProcessWorkbench):
             with (
                 followed(Folder(self.url), log_file) if self.url else nullcontext(),
                 Watcher(log_file),
-                prompt_resizing(self.options),
             ):
                 result = _in_thread(lambda: self._run_trainer(make_learner, name, desk), desk)
         finally:
@@ -145,32 +144,46 @@ class RayWorkbench(InProcessWorkbench):
         return self.mirror.remote.url if below == "." else f"{self.mirror.remote.url}/{below}"
 
     def _run_trainer(self, make_learner: Callable[[], Learner], name: str, desk: Any) -> LoopResult:
-        from ray.train import FailureConfig, LoggingConfig, RunConfig
+        import ray
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchTrainer
 
         options = self.options
-        trainer = TorchTrainer(
-            _worker,
-            train_loop_config={
-                "make_learner": make_learner,
-                "settings": self.loop_settings(name),
-                "desk": desk,
-                "run": self.out.name,
-                "url": self.url,
-            },
-            scaling_config=scaling_config(options),
-            run_config=RunConfig(
-                # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
-                name=f"{name}-{time.time_ns()}",
-                storage_path=str(self.out / ".ray"),
-                failure_config=FailureConfig(max_failures=options.max_failures),
-                logging_config=LoggingConfig("WARNING"),
-            ),
-        )
-        outcome = trainer.fit().return_value
-        if "failure" in outcome:
-            raise _raised_by_worker(outcome["failure"])
-        return LoopResult(**outcome)
+
+        def fit(num_workers: int) -> LoopResult:
+            trainer = TorchTrainer(
+                _worker,
+                train_loop_config={
+                    "make_learner": make_learner,
+                    "settings": self.loop_settings(name),
+                    "desk": desk,
+                    "run": self.out.name,
+                    "url": self.url,
+                },
+                scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=options.use_gpu),
+                run_config=RunConfig(
+                    # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
+                    name=f"{name}-{time.time_ns()}",
+                    storage_path=str(self.out / ".ray"),
+                    failure_config=FailureConfig(
+                        max_failures=0 if options.min_workers else options.max_failures,
+                        controller_failure_limit=0 if options.min_workers else -1,
+                    ),
+                    logging_config=LoggingConfig("WARNING"),
+                ),
+            )
+            outcome = trainer.fit().return_value
+            if "failure" in outcome:
+                raise _raised_by_worker(outcome["failure"])
+            return LoopResult(**outcome)
+
+        try:
+            return ElasticRun(options, desk, fit).run() if options.min_workers else fit(options.num_workers)
+        except TrainingFailedError:
+            failure = ray.get(desk.failure.remote())
+            if failure:
+                raise _raised_by_worker(failure) from None
+            raise
 
     def nested(self, name: str) -> RayWorkbench:
         """A workbench of its own under this run, on the same workers."""
