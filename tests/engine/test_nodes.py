@@ -191,7 +191,7 @@ def test_ray_still_renews_its_table_of_nodes_when_asked(cluster: Nodes) -> None:
     node = cluster.add()
     try:
         reserved = ray.get(table.get_reserved_resources.remote("test", recompute=True))
-        assert node.unique_id in reserved
+        assert node.node_id in reserved
     finally:
         ray.get(table.cancel_request.remote("test"))
         cluster.kill(node)
