@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, {arguments.steps} steps a run, medians of {arguments.rounds} runs\n")
-    print("| nodes | samples | start to first steps, s | step, ms | between steps, ms | adding up, ms "
+    print("| nodes | samples | start to step 20, s | between steps, ms | adding up, ms | whole step, ms "
           "| controller, CPU-ms per step | controller, CPU-ms per s | load |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     for num_nodes in arguments.nodes:
