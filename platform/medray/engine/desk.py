@@ -68,8 +68,10 @@ def open_desk() -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Desk).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # Should its process be killed, it starts again and calls wait for it; what it knew is told again or not missed.
+    lasting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+    return lasting(Desk).remote()
 
 
 def close_desk(desk: Any) -> None:

@@ -275,6 +275,8 @@ def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
     while not done.is_set():
         try:
             done.wait(timeout=_LISTEN_S)
+            if deadline is not None:
+                desk.ask_to_stop.remote()
             for said in ray.get(desk.news.remote()):
                 log.warning("%s", said)
         except KeyboardInterrupt:
@@ -283,7 +285,6 @@ def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
                 if now > deadline - _STOP_PATIENCE_S + _ONE_PRESS_S:
                     raise
                 continue
-            desk.ask_to_stop.remote()
             deadline = now + _STOP_PATIENCE_S
             log.warning("stopping after this step with a checkpoint; Ctrl-C again stops at once")
         if deadline is not None and time.monotonic() > deadline:
