@@ -42,3 +42,8 @@ def in_channels_last(tensor: Tensor) -> Tensor:
     if tensor.ndim == 4:
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor.contiguous(memory_format=torch.channels_last_3d) if tensor.ndim == 5 else tensor
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, of which each worker holds a part; told without the second that importing it takes."""
+    return hasattr(tensor, "full_tensor")

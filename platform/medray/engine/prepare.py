@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from medray.engine.nested import in_channels_last
 from medray.engine.options import LoopOptions
@@ -35,6 +33,9 @@ def prepare_networks(learner: Learner, world: World, options: LoopOptions) -> No
 
 
 def _shard(learner: Learner, world: World) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     mesh = init_device_mesh(world.device.type, (world.size,))
     for module in (*learner.shard_units(), *learner.networks.values()):
         sharded = fully_shard(module, mesh=mesh)

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from medray.engine.nested import map_tensors
+from medray.engine.nested import is_sharded, map_tensors
 
 _NORMS = nn.modules.batchnorm._NormBase
 
@@ -23,8 +22,8 @@ def copied(value: Any) -> Any:
 
     def copy(tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
-        if isinstance(tensor, DTensor):
-            return tensor.full_tensor().cpu()
+        if is_sharded(tensor):
+            return tensor.full_tensor().cpu()  # type: ignore[attr-defined]
         return tensor.to("cpu", copy=True)
 
     return map_tensors(copy, value)
@@ -33,14 +32,16 @@ def copied(value: Any) -> Any:
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Give an optimizer its state back; where its parameters are sharded, each worker takes its part."""
     optimizer.load_state_dict(dict(state))
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not isinstance(parameter, DTensor):
-                continue
-            kept = optimizer.state.get(parameter, {})
-            for name, value in kept.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape and not isinstance(value, DTensor):
-                    kept[name] = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if is_sharded(p)]
+    if not parameters:
+        return
+    from torch.distributed.tensor import distribute_tensor
+
+    for parameter in parameters:
+        kept = optimizer.state.get(parameter, {})
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and not is_sharded(value):
+                kept[name] = distribute_tensor(value, parameter.device_mesh, parameter.placements)
 
 
 class NormStatistics:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from medray.engine.nested import is_sharded
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class World:
         if self.size == 1:
             return flag
         summed = None
-        for bucket in _buckets([p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]):
+        for bucket in _buckets([p for p in parameters if p.requires_grad and not is_sharded(p)]):
             head = torch.tensor([0.0, *(float(p.grad is not None) for p in bucket)], device=self.device)
             head[0] = flag
             rest = [torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in bucket]
