@@ -14,6 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from object_store import Network, object_store
+from tests.chaos.kills import ANY, LOADER_KILLED, UPLOADING, WRITING, Aim, Kill, damage, end, hunt, moments_of, plan
+from tests.chaos.learners import Subject
+from tests.chaos.notes import BETWEEN, LOADER, PREPARING, STARTING, TRAINING, VALIDATING, Note
+from tests.chaos.stage import Run, Stage
+from tests.chaos.verdict import compare, failed
 
 from medray.engine.checkpoint import CHECKSUMS, CheckpointStore
 from medray.engine.host import Host
@@ -22,11 +27,6 @@ from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
 from medray.engine.world import World
 from medray.storage import Folder
-from tests.chaos.kills import ANY, LOADER_KILLED, UPLOADING, WRITING, Aim, Kill, damage, end, hunt, moments_of, plan
-from tests.chaos.learners import Subject
-from tests.chaos.notes import BETWEEN, LOADER, PREPARING, STARTING, TRAINING, VALIDATING, Note
-from tests.chaos.stage import Run, Stage
-from tests.chaos.verdict import compare, failed
 
 _PATIENCE_S = 120.0
 
@@ -152,7 +152,7 @@ def process(stage: Stage) -> None:
         said = run.folder.with_name("said")
         fit = partial(_fit, run.folder, run.subject, checkpoint_every_steps=1)
         _play(stage, "process", run, fit, plan(rng, aims, stage.most), DamagedCheckpoints(run, said, rng))
-        
+
 
 def loader(stage: Stage) -> None:
     """Kills of the process while another prepares its batches, and of that other one."""
@@ -177,7 +177,13 @@ def storage(stage: Stage) -> None:
 
 
 def _play(
-    stage: Stage, scenario: str, run: Run, fit: Callable[[], object], aims: list[Aim], between: Between, lasting: str = ""
+    stage: Stage,
+    scenario: str,
+    run: Run,
+    fit: Callable[[], object],
+    aims: list[Aim],
+    between: Between,
+    lasting: str = "",
 ) -> None:
     learner, said = run.subject.kind, run.folder.with_name("said")
     reference = stage.reference(learner, 1, _fit_in_child)

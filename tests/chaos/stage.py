@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-
 from tests.chaos.kills import Kill
 from tests.chaos.learners import Subject
 from tests.chaos.notes import Board, is_alive
