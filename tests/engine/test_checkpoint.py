@@ -95,3 +95,18 @@ def test_state_never_unpickles_code(tmp_path: Path) -> None:
     store.save(1, weights(1), {"position": Evil()})
     assert store.latest() is None
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_one_just_written_stays_also_behind_damaged_ones(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        store.save(step, weights(step), {"position": step})
+    for damaged in tmp_path.glob("step-*"):
+        (damaged / "state.pt").write_bytes(b"")
+    store = CheckpointStore(tmp_path, keep=2)
+    assert store.latest() is None
+    store.save(1, weights(1), {"position": 1})
+    found = store.latest()
+    assert found is not None
+    assert found[1]["position"] == 1
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000001"]

@@ -122,7 +122,7 @@ class CheckpointStore:
             if isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
                 raise _disk_error(error, target) from error
             raise
-        self._drop_old()
+        self._drop_others(target)
         return target
 
     def mark_best(self, step: int) -> None:
@@ -196,12 +196,15 @@ class CheckpointStore:
         except (OSError, ValueError) as error:
             raise CorruptCheckpoint(str(error).splitlines()[0]) from error
 
-    def _drop_old(self) -> None:
+    def _drop_others(self, newest: Path) -> None:
+        """Keep some up to the newest; what lies beyond it was damaged, or the run would not have gone back behind it."""
         marked = self.folder / BEST
         best = marked.read_text().strip() if marked.exists() else ""
-        for path in self._all()[: -self.keep]:
-            if path.name != best:
-                shutil.rmtree(path, ignore_errors=True)
+        before, beyond = [], []
+        for path in self._all():
+            (before if path.name <= newest.name else beyond).append(path)
+        for path in [*beyond, *(path for path in before[: -self.keep] if path.name != best)]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _disk_error(error: Exception, path: Path) -> Exception:
