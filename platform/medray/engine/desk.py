@@ -52,12 +52,13 @@ class Desk:
 
 
 def open_desk() -> Any:
-    """Start the actor beside the driver."""
+    """Start the actor beside the driver. Should it die or not answer, whoever asks waits for it: it is not the run."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Desk).remote()
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Desk)
+    return actor.remote()
 
 
 def close_desk(desk: Any) -> None:
