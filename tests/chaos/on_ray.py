@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from medray.engine.ray_train import RayWorkbench
 
 OPTIONS = RunOptions(data="", num_workers=2, max_failures=-1, checkpoint_every_steps=2)
 _AIMS = (STARTING, PREPARING, TRAINING, VALIDATING, WRITING, ANY)
-_KILLS_IN_A_RUN = {"workers": 3, "driver": 2, "nodes": 2}
+_KILLS_IN_A_RUN = {"workers": 2, "driver": 2, "nodes": 2}
 """Each costs a start of two worker processes, or of a cluster."""
 _PATIENCE_S = 180.0
 
@@ -170,6 +170,6 @@ def _fit_by_a_driver(folder: Path, subject: Subject) -> None:
 
 @contextmanager
 def _quiet(stage: Stage) -> Iterator[Any]:
-    """The progress of the runs goes to a file."""
-    with (stage.folder / "progress").open("a") as file, redirect_stderr(file):
+    """What Ray and the runs themselves say goes to a file."""
+    with (stage.folder / "said").open("a") as file, redirect_stdout(file), redirect_stderr(file):
         yield

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 from tests.chaos.kills import Kill
@@ -46,6 +48,7 @@ class Stage:
     kills: list[Kill] = field(default_factory=list)
     verdicts: list[tuple[str, str, Verdict]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    _terminal: TextIO = field(default_factory=lambda: sys.stdout)
     _references: dict[tuple[str, int], Path] = field(default_factory=dict)
 
     def rng(self, *key: str) -> random.Random:
@@ -70,7 +73,7 @@ class Stage:
     def killed(self, kill: Kill, then: str = "") -> None:
         """Record a kill, and tell."""
         self.kills.append(kill)
-        print(f"{kill}{then and '; '}{then}", flush=True)
+        print(f"{kill}{then and '; '}{then}", file=self._terminal, flush=True)
 
     def judge(self, scenario: str, learner: str, verdict: Verdict) -> None:
         """Record how a run ended, and tell."""
@@ -81,6 +84,7 @@ class Stage:
             f"largest weight difference {verdict.weights:g}",
             *verdict.problems,
             sep="; ",
+            file=self._terminal,
             flush=True,
         )
 
