@@ -3,9 +3,9 @@
     make chaos                                                        all scenarios, about N minutes on 2 cores
     python -m tests.chaos --seed 7 --scenario process storage         other moments, fewer scenarios
 
-Results to expect: a line for each kill, a line for each run that says "as if undisturbed", a table, and totals with 0
-samples lost or repeated and a largest weight difference of 0. Exits with 1 when anything differs, when a process is left
-over, or when a full run killed fewer than 20 times or missed a moment of training entirely.
+Results to expect: a line for each kill, a line for each run that says "as if undisturbed", a table, and totals with
+0 samples lost or repeated and a largest weight difference of 0. Exits with 1 when anything differs, when a process is
+left over, or when a full run killed fewer than 20 times or missed a moment of training entirely.
 
 The seed decides in which moment of a run each kill comes, after how many steps and how long into the moment; the
 machine decides the rest, so two runs with one seed kill in the same manner and not at the same instruction.

@@ -197,7 +197,7 @@ class CheckpointStore:
             raise CorruptCheckpoint(str(error).splitlines()[0]) from error
 
     def _drop_others(self, newest: Path) -> None:
-        """Keep some up to the newest; what lies beyond it was damaged, or the run would not have gone back behind it."""
+        """Keep some up to the newest; what lies beyond was damaged, or the run would not have gone back behind it."""
         marked = self.folder / BEST
         best = marked.read_text().strip() if marked.exists() else ""
         before, beyond = [], []
