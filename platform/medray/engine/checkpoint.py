@@ -7,6 +7,7 @@ schedules, per-sample state, position; plain tensors and numbers, loaded without
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -112,7 +113,7 @@ class CheckpointStore:
             _write_durably(partial / CHECKSUMS, json.dumps(sums, indent=1))
             _sync_folder(partial)
             self._check_owner()
-            shutil.rmtree(target, ignore_errors=True)
+            _remove(target)
             partial.rename(target)
             if best:
                 self.mark_best(step)
@@ -204,7 +205,16 @@ class CheckpointStore:
         for path in self._all():
             (before if path.name <= newest.name else beyond).append(path)
         for path in [*beyond, *(path for path in before[: -self.keep] if path.name != best)]:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Take it out of sight first: killed in the middle of this, there must not be half a checkpoint."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        checkpoint.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _disk_error(error: Exception, path: Path) -> Exception:
