@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -88,7 +89,10 @@ class Between:
 
 
 class DamagedCheckpoints(Between):
-    """Now and then the newest checkpoint is found unreadable; the run must say so and take the one before."""
+    """Often the newest checkpoint is found unreadable; the run must say so and take the one before.
+
+    No other is ever to be found damaged: a kill alone must not leave half a checkpoint in sight.
+    """
 
     def __init__(self, run: Run, said: Path, rng: random.Random) -> None:
         self.run, self.said, self.rng = run, said, rng
@@ -96,17 +100,21 @@ class DamagedCheckpoints(Between):
 
     def after_kill(self) -> str:
         whole = [path for path in sorted(self.run.board.checkpoints.glob("step-*")) if _is_whole(path)]
-        if len(whole) < 2 or self.rng.random() < 0.4:
+        if len(whole) < 2 or self.rng.random() < 0.25:
             return ""
         self._expected.append((whole[-1].name, self.said.stat().st_size))
         return damage(whole[-1], self.rng)
 
     def problems(self) -> tuple[str, ...]:
         text = self.said.read_text()
-        return tuple(
-            f"{name} was damaged, and no warning said so"
-            for name, before in self._expected
-            if f"{name} is damaged" not in text[before:]
+        told = set(re.findall(r"(step-\d+) is damaged", text))
+        return (
+            *(f"half of {name} was in sight" for name in sorted(told - {name for name, _ in self._expected})),
+            *(
+                f"{name} was damaged, and no warning said so"
+                for name, before in self._expected
+                if f"{name} is damaged" not in text[before:]
+            ),
         )
 
 
