@@ -201,10 +201,9 @@ class CheckpointStore:
         """Keep some up to the newest; what lies beyond was damaged, or the run would not have gone back behind it."""
         marked = self.folder / BEST
         best = marked.read_text().strip() if marked.exists() else ""
-        before, beyond = [], []
-        for path in self._all():
-            (before if path.name <= newest.name else beyond).append(path)
-        for path in [*beyond, *(path for path in before[: -self.keep] if path.name != best)]:
+        paths = self._all()
+        place = paths.index(newest) + 1
+        for path in [*paths[place:], *(path for path in paths[:place][: -self.keep] if path.name != best)]:
             _remove(path)
 
 
