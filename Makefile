@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-all lint format claim clean
+.PHONY: setup demo test test-all chaos lint format claim clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --seed 0
 
 lint: setup
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,32 @@ def test_state_never_unpickles_code(tmp_path: Path) -> None:
     store.save(1, weights(1), {"position": Evil()})
     assert store.latest() is None
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_one_just_written_stays_also_behind_damaged_ones(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        store.save(step, weights(step), {"position": step})
+    for damaged in tmp_path.glob("step-*"):
+        (damaged / "state.pt").write_bytes(b"")
+    store = CheckpointStore(tmp_path, keep=2)
+    assert store.latest() is None
+    store.save(1, weights(1), {"position": 1})
+    found = store.latest()
+    assert found is not None
+    assert found[1]["position"] == 1
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000001"]
+
+
+def test_a_kill_while_an_old_one_makes_room_leaves_none_half_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(1, weights(1), {"position": 1})
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if killed before it has deleted anything
+    store.save(2, weights(2), {"position": 2})
+    store.save(2, weights(2), {"position": 2})
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000002"]
+    monkeypatch.undo()
+    CheckpointStore(tmp_path).take_over()
+    assert not list(tmp_path.glob(".step-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,9 +14,10 @@ import torch
 from toy_learners import Autoencoder, Diary, Normed, Regression, Rivals
 
 from medray.engine.checkpoint import CheckpointStore
+from medray.engine.host import Host
 from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import LoopOptions
-from medray.engine.rundir import read_json_lines
+from medray.engine.rundir import append_json, read_json_lines
 from medray.engine.world import World
 
 TIMES = {"wall_s", "samples_per_second"}
@@ -88,6 +90,30 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     expected, got = outcome(tmp_path / "whole"), outcome(run)
     assert all(torch.equal(expected[0][name], got[0][name]) for name in expected[0])
     assert got[2] == expected[2]
+
+
+def test_half_a_line_of_a_killed_writer_takes_no_other_with_it(tmp_path: Path) -> None:
+    run_loop(Regression, World(), settings(tmp_path / "whole"))
+    run = tmp_path / "killed"
+
+    class StopsAtOnce(Host):
+        def stop_requested(self) -> bool:
+            return True
+
+    assert run_loop(Regression, World(), settings(run), StopsAtOnce()).step == 1
+    with (run / "metrics.jsonl").open("a") as file:  # nothing whole has to be taken back, only this
+        file.write('{"name": "train", "lo')
+    run_loop(Regression, World(), settings(run))
+    assert outcome(run)[2] == outcome(tmp_path / "whole")[2]
+    assert all(map(json.loads, (run / "metrics.jsonl").read_text().splitlines()))
+
+
+def test_a_line_after_half_a_line_is_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    path.write_text('{"case": "a"}\n{"ca')
+    append_json(path, {"case": "b"})
+    append_json(path, {"case": "c"})
+    assert [record["case"] for record in read_json_lines(path)] == ["a", "b", "c"]
 
 
 def test_checkpoints_by_the_clock_and_by_steps_are_where_they_should_be(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
-from clusters import local_ray
+from clusters import Beside, local_ray
 from toy_learners import Breaks, Regression
 
 from medray.engine.checkpoint import CheckpointStore
@@ -89,6 +90,16 @@ class Slow(Regression):
     def training_step(self, batch: Any, step: Step) -> Any:
         time.sleep(0.2)
         return super().training_step(batch, step)
+
+
+def test_a_run_outlives_its_desk(tmp_path: Path) -> None:
+    work = RayWorkbench(tmp_path / "run", RunOptions(data="", num_workers=1))
+    fit = Beside(lambda: work.fit(functools.partial(Slow, num_epochs=8)))
+    fit.wait_until((tmp_path / "run" / "metrics.jsonl").exists)
+    desks = [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::Desk")]
+    assert len(desks) == 1
+    desks[0].kill()
+    assert fit.result().num_steps == 24
 
 
 def test_interrupt_leaves_a_checkpoint_and_resume_finishes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ schedules, per-sample state, position; plain tensors and numbers, loaded without
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -112,7 +113,7 @@ class CheckpointStore:
             _write_durably(partial / CHECKSUMS, json.dumps(sums, indent=1))
             _sync_folder(partial)
             self._check_owner()
-            shutil.rmtree(target, ignore_errors=True)
+            _remove(target)
             partial.rename(target)
             if best:
                 self.mark_best(step)
@@ -122,7 +123,7 @@ class CheckpointStore:
             if isinstance(error, OSError | RuntimeError):  # torch.save reports a full disk as a RuntimeError
                 raise disk_error(error, target) from error
             raise
-        self._drop_old()
+        self._drop_others(target)
         return target
 
     def mark_best(self, step: int) -> None:
@@ -196,12 +197,23 @@ class CheckpointStore:
         except (OSError, ValueError) as error:
             raise CorruptCheckpoint(str(error).splitlines()[0]) from error
 
-    def _drop_old(self) -> None:
+    def _drop_others(self, newest: Path) -> None:
+        """Keep some up to the newest; what lies beyond was damaged, or the run would not have gone back behind it."""
         marked = self.folder / BEST
         best = marked.read_text().strip() if marked.exists() else ""
-        for path in self._all()[: -self.keep]:
-            if path.name != best:
-                shutil.rmtree(path, ignore_errors=True)
+        paths = self._all()
+        place = paths.index(newest) + 1
+        for path in [*paths[place:], *(path for path in paths[:place][: -self.keep] if path.name != best)]:
+            _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Take it out of sight first: killed in the middle of this, there must not be half a checkpoint."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.{os.getpid()}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        checkpoint.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def disk_error(error: Exception, path: Path) -> Exception:

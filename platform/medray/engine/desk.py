@@ -64,7 +64,7 @@ class Desk:
 
 
 def open_desk() -> Any:
-    """Start the actor beside the driver."""
+    """Start the actor beside the driver. Should it die or not answer, whoever asks waits for it: it is not the run."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -27,10 +27,9 @@ class MetricsLog:
         self._purge: int | None = None
 
     def rewind(self, name: str, step: int) -> None:
-        """Drop what an interrupted try logged under ``name`` after the checkpoint it goes on from."""
-        records = list(read_json_lines(self.path))
-        kept = [r for r in records if r.get("loop") != name or r.get("step", 0) <= step]
-        if len(kept) < len(records):
+        """Drop what an interrupted try logged under ``name`` after the checkpoint it goes on from, and half a line."""
+        kept = [r for r in read_json_lines(self.path) if r.get("loop") != name or r.get("step", 0) <= step]
+        if self.path.exists() and len(kept) < len(self.path.read_text().splitlines()):
             partial = self.path.with_suffix(".tmp")
             partial.write_text("".join(json.dumps(r) + "\n" for r in kept))
             os.replace(partial, self.path)

@@ -161,9 +161,12 @@ def permanent(out: Path) -> Path:
 
 
 def append_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one line to a JSON-lines file."""
-    with path.open("a") as file:
-        file.write(json.dumps(plain(record)) + "\n")
+    """Append one line to a JSON-lines file; after half a line of a writer that was killed, one of its own."""
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        start = b"" if file.read() in (b"", b"\n") else b"\n"
+        file.write(start + json.dumps(plain(record)).encode() + b"\n")
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
