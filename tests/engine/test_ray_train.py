@@ -102,16 +102,17 @@ def test_a_run_outlives_its_desk(tmp_path: Path) -> None:
     assert fit.result().num_steps == 24
 
 
-def test_interrupt_leaves_a_checkpoint_and_resume_finishes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_a_checkpoint_and_resume_finishes(tmp_path: Path, number: signal.Signals) -> None:
     # Where the tests run in the background of a shell, interrupts are ignored from the start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        check_interrupt(tmp_path)
+        check_interrupt(tmp_path, number)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def check_interrupt(tmp_path: Path) -> None:
+def check_interrupt(tmp_path: Path, number: signal.Signals) -> None:
     work = RayWorkbench(tmp_path / "run", RunOptions(data="", num_workers=1))
     log = tmp_path / "run" / "metrics.jsonl"
 
@@ -119,7 +120,7 @@ def check_interrupt(tmp_path: Path) -> None:
         while not log.exists():
             time.sleep(0.1)
         for _ in range(2):  # as a supervisor does that signals the process and its group
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(0.2)
 
     threading.Thread(target=interrupt, daemon=True).start()

@@ -120,8 +120,13 @@ def capacity(options: RunOptions) -> int:
     """How many workers the cluster's nodes that are alive can hold."""
     import ray
 
-    resource = "GPU" if options.use_gpu else "CPU"
-    return int(sum(node["Resources"].get(resource, 0) // 1 for node in ray.nodes() if node["Alive"]))
+    room = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            places = int(has.get("CPU", 0) // options.cpus_per_worker)
+            room += min(places, int(has.get("GPU", 0))) if options.use_gpu else places
+    return room
 
 
 @contextmanager

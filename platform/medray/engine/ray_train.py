@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import sysconfig
@@ -43,8 +44,12 @@ _ONE_PRESS_S = 1.0
 
 
 @contextmanager
-def ray_session(num_workers: int) -> Iterator[None]:
-    """Attach to the cluster the job was submitted to, or one running here, or start a local one; leave as found."""
+def ray_session(num_cpus: int) -> Iterator[None]:
+    """Attach to the cluster the job was submitted to, or one running here, or start a local one; leave as found.
+
+    Args:
+        num_cpus: that a local one has at least, so that the run fits.
+    """
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     cluster = _running_cluster()
@@ -62,7 +67,7 @@ def ray_session(num_workers: int) -> Iterator[None]:
         "runtime_env": _runtime_env(),
     }
     if cluster in (None, "local"):
-        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, num_workers), include_dashboard=False, **options)
+        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, num_cpus), include_dashboard=False, **options)
     else:
         ray.init(address=cluster, **options)
     try:
@@ -127,6 +132,7 @@ class RayWorkbench(InProcessWorkbench):
             self.mirror.push()
         try:
             with (
+                _terminated_as_interrupted(),
                 followed(Folder(self.url), log_file) if self.url else nullcontext(),
                 Watcher(log_file),
             ):
@@ -160,7 +166,11 @@ class RayWorkbench(InProcessWorkbench):
                     "run": self.out.name,
                     "url": self.url,
                 },
-                scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=options.use_gpu),
+                scaling_config=ScalingConfig(
+                    num_workers=num_workers,
+                    use_gpu=options.use_gpu,
+                    resources_per_worker={"CPU": options.cpus_per_worker} | ({"GPU": 1} if options.use_gpu else {}),
+                ),
                 run_config=RunConfig(
                     # A name of its own each time: what counts for resuming are the run's checkpoints, not Ray's record.
                     name=f"{name}-{time.time_ns()}",
@@ -234,9 +244,22 @@ def wait_for_resources(options: RunOptions) -> None:
     have = ray.cluster_resources()
     if options.use_gpu and not have.get("GPU") and len(ray.nodes()) == 1:
         raise UserError("--use-gpu was given but the Ray cluster has no GPU; leave it out or join a GPU node")
-    needed = options.min_workers or options.num_workers
-    if have.get("CPU", 0) < needed:
-        log.warning("the cluster has %g CPUs for %d workers; waiting for more nodes", have.get("CPU", 0), needed)
+    wanted = (options.min_workers or options.num_workers) * options.cpus_per_worker
+    if have.get("CPU", 0) < wanted:
+        log.warning("the cluster has %g CPUs and the run needs %d; waiting for more nodes", have.get("CPU", 0), wanted)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM (`ray job stop`, a pod that is evicted) is heard as Ctrl-C is: the run saves before it ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _collect(references: list[Any]) -> list[Any]:

@@ -292,7 +292,7 @@ def _workbench(run: RunDirectory, options: RunOptions) -> Iterator[InProcessWork
         return
     from medray.engine.ray_train import RayWorkbench, ray_session
 
-    with ray_session(options.num_workers):
+    with ray_session(options.num_workers * options.cpus_per_worker):
         yield RayWorkbench(run.path, options, mirror=run.mirror)
 
 
