@@ -1,6 +1,6 @@
 """The chaos test: training runs killed by SIGKILL again and again must end as if nothing had happened.
 
-    make chaos                                                        all scenarios, about N minutes on 2 cores
+    make chaos                                                        all scenarios, 6 to 13 minutes on 2 cores
     python -m tests.chaos --seed 7 --scenario process storage         other moments, fewer scenarios
 
 Results to expect: a line for each kill, a line for each run that says "as if undisturbed", a table, and totals with

@@ -102,14 +102,15 @@ class DamagedCheckpoints(Between):
         whole = [path for path in sorted(self.run.board.checkpoints.glob("step-*")) if _is_whole(path)]
         if len(whole) < 2 or self.rng.random() < 0.25:
             return ""
+        first = not self._expected
         self._expected.append((whole[-1].name, self.said.stat().st_size))
-        return damage(whole[-1], self.rng)
+        return damage(whole[-1], self.rng, weights=first)
 
     def problems(self) -> tuple[str, ...]:
         text = self.said.read_text()
-        told = set(re.findall(r"(step-\d+) is damaged", text))
+        unexpected = _found_damaged(self.run) - {name for name, _ in self._expected}
         return (
-            *(f"half of {name} was in sight" for name in sorted(told - {name for name, _ in self._expected})),
+            *(f"half of {name} was in sight" for name in sorted(unexpected)),
             *(
                 f"{name} was damaged, and no warning said so"
                 for name, before in self._expected
@@ -119,7 +120,10 @@ class DamagedCheckpoints(Between):
 
 
 class LostMachines(Between):
-    """Now and then the machine's disk is gone too, or the network to storage is slow for a while."""
+    """Now and then the machine's disk is gone too, or the network to storage is slow for a while.
+
+    What is found in storage must never be half a checkpoint.
+    """
 
     def __init__(self, run: Run, network: Network, rng: random.Random) -> None:
         self.run, self.network, self.rng = run, network, rng
@@ -137,6 +141,9 @@ class LostMachines(Between):
 
     def before_last(self) -> None:
         self.network.heal()
+
+    def problems(self) -> tuple[str, ...]:
+        return tuple(f"half of {name} was in sight" for name in sorted(_found_damaged(self.run)))
 
 
 class WatchedFolder(Folder):
@@ -261,6 +268,10 @@ def _fetch(folder: Path, url: str) -> None:
 
 def _is_whole(checkpoint: Path) -> bool:
     return (checkpoint / CHECKSUMS).exists() and CheckpointStore(checkpoint.parent).is_whole(checkpoint)
+
+
+def _found_damaged(run: Run) -> set[str]:
+    return set(re.findall(r"(step-\d+) is damaged", run.folder.with_name("said").read_text()))
 
 
 def _last_words(said: Path) -> str:

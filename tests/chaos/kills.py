@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.chaos.notes import MOMENTS, STARTING, Board, is_alive
 
+from medray.engine.checkpoint import WEIGHTS
+
 WRITING, UPLOADING, ANY, LOADER_KILLED = "writing a checkpoint", "uploading", "", "in the loader process"
 _LOOK_EVERY_S = 0.0003
 _MOST_STEPS = 12
@@ -110,13 +112,19 @@ def end(pid: int) -> None:
         time.sleep(0.001)
 
 
-def damage(newest: Path, rng: random.Random) -> str:
-    """Flip a byte in one file of a checkpoint or cut it short, as failing disks do; returns what was done, in words."""
-    file = rng.choice(sorted(newest.iterdir()))
+def damage(newest: Path, rng: random.Random, *, weights: bool) -> str:
+    """Flip a bit in one file of a checkpoint or cut it short, as failing disks do; returns what was done, in words.
+
+    Args:
+        newest: the checkpoint.
+        rng: chooses.
+        weights: flip one in the weights, which nothing but their checksum would tell.
+    """
+    file = newest / WEIGHTS if weights else rng.choice(sorted(newest.iterdir()))
     content = bytearray(file.read_bytes())
-    if rng.random() < 0.5:
+    if not weights and rng.random() < 0.5:
         file.write_bytes(content[: rng.randrange(len(content))])
         return f"{newest.name}/{file.name} cut short"
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    content[rng.randrange(len(content) // 2, len(content))] ^= 1 << rng.randrange(8)
     file.write_bytes(content)
     return f"a bit of {newest.name}/{file.name} flipped"

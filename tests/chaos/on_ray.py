@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from clusters import Beside, Nodes, local_ray
 from clusters import nodes as cluster_of_nodes
-from tests.chaos.kills import ANY, WRITING, Kill, end, hunt, moments_of, plan
+from tests.chaos.kills import WRITING, Kill, end, hunt, moments_of, plan
 from tests.chaos.learners import Subject
 from tests.chaos.notes import PREPARING, STARTING, TRAINER, TRAINING, VALIDATING
 from tests.chaos.stage import Run, Stage
@@ -26,7 +26,7 @@ from medray.engine.options import RunOptions
 from medray.engine.ray_train import RayWorkbench
 
 OPTIONS = RunOptions(data="", num_workers=2, max_failures=-1, checkpoint_every_steps=2)
-_AIMS = (STARTING, PREPARING, TRAINING, VALIDATING, WRITING, ANY)
+_AIMS = (PREPARING, TRAINING, VALIDATING, WRITING)
 _KILLS_IN_A_RUN = {"workers": 2, "driver": 2, "nodes": 2}
 """Each costs a start of two worker processes, or of a cluster."""
 _PATIENCE_S = 180.0
@@ -139,7 +139,9 @@ def _kill(stage: Stage, scenario: str, run: Run, strike: Callable[[int], None], 
     def candidates(order: int) -> list[int]:
         return [pid for pid in run.board.of_kind(TRAINER) if pid not in before][::order]
 
-    for aim in plan(rng, _AIMS, min(stage.most, _KILLS_IN_A_RUN[scenario])):
+    for aim in plan(
+        rng, (*_AIMS, STARTING) if scenario == "workers" else _AIMS, min(stage.most, _KILLS_IN_A_RUN[scenario])
+    ):
         either_worker = partial(candidates, rng.choice((1, -1)))
         victim = hunt(aim, run.board, either_worker, over, _PATIENCE_S)
         if victim is None:

@@ -202,7 +202,7 @@ class CheckpointStore:
         marked = self.folder / BEST
         best = marked.read_text().strip() if marked.exists() else ""
         paths = self._all()
-        place = paths.index(newest) + 1
+        place = sum(path.name <= newest.name for path in paths)
         for path in [*paths[place:], *(path for path in paths[:place][: -self.keep] if path.name != best)]:
             _remove(path)
 
