@@ -28,6 +28,8 @@ from medray.engine.writer import CheckpointWriter
 from medray.learner import Learner, SumCount
 
 _LOGS_PER_EPOCH = 20
+_STEPS_PER_LOG = 5
+"""At least; writing a record costs as much as a small step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +196,7 @@ class _Loop:
         schedule, position, options = self.learner.schedule, self.position, self.options
         plan = batches(self.learner, position.epoch, options.seed)
         total_steps = position.step + (schedule.num_epochs - position.epoch) * len(plan) - position.batch
-        log_every = max(1, len(plan) // _LOGS_PER_EPOCH)
+        log_every = max(_STEPS_PER_LOG, len(plan) // _LOGS_PER_EPOCH)
         seed_everything(options.seed, position.epoch, "epoch")
         self.learner.begin_epoch(position.epoch)
         seen, seen_at_log, log_time, stop = 0, 0, time.perf_counter(), False
