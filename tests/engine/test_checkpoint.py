@@ -71,6 +71,16 @@ def test_best_survives_newer_ones(tmp_path: Path) -> None:
     assert store.best() == tmp_path / "step-00000001" / "model.safetensors"
 
 
+def test_damaged_best_weights_are_named_and_not_handed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(1, weights(1), {}, best=True)
+    store.save(2, weights(2), {})
+    file = tmp_path / "step-00000001" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    assert store.best() == tmp_path / "step-00000002" / "model.safetensors"
+    assert "step-00000001 is damaged" in caplog.text
+
+
 def test_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

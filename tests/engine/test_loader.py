@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_learners import Regression
+from toy_learners import Regression, disc_learner
 
 from medray.engine import loader as loader_module
 from medray.engine.checkpoint import CheckpointStore
@@ -61,9 +61,10 @@ def train(make: Any, run: Path, **options: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_preparing_ahead_changes_nothing(tmp_path: Path, processes: int) -> None:
-    in_line = train(functools.partial(Augmented, dropout=0.3), tmp_path / "0", loader_workers=0)
-    ahead = train(functools.partial(Augmented, dropout=0.3), tmp_path / "n", loader_workers=processes)
+@pytest.mark.parametrize("make", [functools.partial(Augmented, dropout=0.3), disc_learner])
+def test_preparing_ahead_changes_nothing(tmp_path: Path, make: Any, processes: int) -> None:
+    in_line = train(make, tmp_path / "0", loader_workers=0)
+    ahead = train(make, tmp_path / "n", loader_workers=processes)
     assert all(torch.equal(in_line[name], ahead[name]) for name in in_line)
 
 

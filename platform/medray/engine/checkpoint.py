@@ -158,7 +158,7 @@ class CheckpointStore:
         try:
             self._verify(path)
         except CorruptCheckpoint as error:
-            log.warning("checkpoint %s is damaged (%s); going back to the one before it", path, error)
+            log.warning("checkpoint %s is damaged (%s); going back to another", path, error)
             return False
         return True
 
@@ -168,14 +168,13 @@ class CheckpointStore:
         return names[-1] if names else ""
 
     def best(self) -> Path | None:
-        """Weights of the best checkpoint if one was marked, else of the newest, else None."""
+        """Weights of the best checkpoint if one was marked, else of the newest; of those that are whole, else None."""
         marked = self.folder / BEST
-        if marked.exists():
-            path = self.folder / marked.read_text().strip() / WEIGHTS
-            if path.exists():
-                return path
-        whole = [path for path in self._all() if (path / WEIGHTS).exists()]
-        return whole[-1] / WEIGHTS if whole else None
+        first = [self.folder / marked.read_text().strip()] if marked.exists() else []
+        for path in [*(path for path in first if path.exists()), *reversed(self._all())]:
+            if self.is_whole(path):
+                return path / WEIGHTS
+        return None
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.exists() else []

@@ -99,11 +99,12 @@ def run_loop(
             finished, samples, busy_s = loop.run()
     except OSError as error:
         raise disk_error(error, settings.run) from error
+    best = loop.store.best() if loop.first else None
     return LoopResult(
         finished=finished,
         step=loop.position.step,
         metrics=loop.last_metrics,
-        weights=str(loop.store.best()) if loop.store.best() else None,
+        weights=str(best) if best else None,
         seconds=time.perf_counter() - started,
         samples_per_second=samples / busy_s if busy_s > 0 else 0.0,
     )
