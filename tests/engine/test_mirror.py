@@ -120,14 +120,15 @@ def test_checkpoints_in_storage_are_those_kept_and_the_best(tmp_path: Path, buck
     assert remote.read("best").decode() in local
 
 
-def test_an_outage_in_mid_run_loses_nothing(tmp_path: Path, store: Store, bucket: str) -> None:
+@pytest.mark.parametrize("outage_s", [0.5, pytest.param(30.0, marks=pytest.mark.slow)])
+def test_an_outage_in_mid_run_loses_nothing(tmp_path: Path, store: Store, bucket: str, outage_s: float) -> None:
     fit(make, tmp_path / "whole", bucket + "/whole")
     with store.bad_network() as network:
 
         class Outage(Diary):
             def training_step(self, batch: Any, step: Step) -> Any:
                 {3: network.refuse, 8: network.heal}.get(step.index, lambda: None)()
-                time.sleep(0.1)
+                time.sleep(outage_s / 5 if 3 <= step.index < 8 else 0.1)
                 return super().training_step(batch, step)
 
         fit(functools.partial(Outage, dropout=0.3, num_epochs=4), tmp_path / "run", bucket + "/run")

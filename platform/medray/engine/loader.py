@@ -83,6 +83,10 @@ class Loader:
         self._plan.start = (epoch, batch, step)
         self._restart()
 
+    def batches(self, epoch: int) -> list[Sequence[int]]:
+        """The global batches of an epoch, in order."""
+        return self._plan.batches(epoch)
+
     def next(self) -> Share:
         """The next share.
 
@@ -106,7 +110,8 @@ class Loader:
         if self._waited_s > _WORTH_IT * passed_s:
             spare = len(os.sched_getaffinity(0)) - 1
             self.processes = max(1, min(round(self._waited_s / busy_s + 0.5), spare, _MOST))
-        self._restart()
+            self._restart()
+        self._waited_s, self._since = 0.0, time.perf_counter()
 
     def _restart(self) -> None:
         self._waited_s, self._since = 0.0, time.perf_counter()
@@ -124,23 +129,24 @@ class Loader:
             self._iterator = map(self._shares.__getitem__, self._plan)
 
 
-def batches(learner: Learner, epoch: int, seed: int) -> list[Sequence[int]]:
-    """The global batches of an epoch, in order."""
-    order, size = learner.order(epoch, seed), learner.schedule.batch_size
-    return [order[i : i + size] for i in range(0, len(order), size)]
-
-
 class _Plan:
     """What each step from ``start`` on takes; a sampler in PyTorch's terms."""
 
     def __init__(self, learner: Learner, world: World, seed: int) -> None:
         self.learner, self.world, self.seed = learner, world, seed
         self.start = (0, 0, 0)
+        self._batches: dict[int, list[Sequence[int]]] = {}
+
+    def batches(self, epoch: int) -> list[Sequence[int]]:
+        if epoch not in self._batches:
+            order, size = self.learner.order(epoch, self.seed), self.learner.schedule.batch_size
+            self._batches = {epoch: [order[i : i + size] for i in range(0, len(order), size)]}
+        return self._batches[epoch]
 
     def __iter__(self) -> Iterator[_Task]:
         first_epoch, first_batch, step = self.start
         for epoch in range(first_epoch, self.learner.schedule.num_epochs):
-            for number, batch in enumerate(batches(self.learner, epoch, self.seed)):
+            for number, batch in enumerate(self.batches(epoch)):
                 if epoch == first_epoch and number < first_batch:
                     continue
                 mine = tuple(batch[self.world.rank :: self.world.size])

@@ -15,7 +15,7 @@ from medray.engine.checkpoint import CheckpointStore, disk_error
 from medray.engine.clock import StepClock
 from medray.engine.divergence import Diverged, find_culprits, sentence
 from medray.engine.host import Host
-from medray.engine.loader import Loader, Share, batches
+from medray.engine.loader import Loader, Share
 from medray.engine.metrics_log import MetricsLog
 from medray.engine.nested import to_device
 from medray.engine.options import LoopOptions
@@ -195,7 +195,7 @@ class _Loop:
 
     def _epoch(self) -> tuple[bool, int]:
         schedule, position, options = self.learner.schedule, self.position, self.options
-        plan = batches(self.learner, position.epoch, options.seed)
+        plan = self.loader.batches(position.epoch)
         total_steps = position.step + (schedule.num_epochs - position.epoch) * len(plan) - position.batch
         log_every = max(_STEPS_PER_LOG, len(plan) // _LOGS_PER_EPOCH)
         seed_everything(options.seed, position.epoch, "epoch")
