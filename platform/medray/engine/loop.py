@@ -184,14 +184,21 @@ class _Loop:
                 samples += seen
                 busy_s += time.perf_counter() - began
             self.writer.wait()
-        finally:
-            with contextlib.suppress(Exception):  # the error that ended the loop is the one to tell
+        except Exception:
+            # What there is must last, and the error that ended the loop is the one to tell.
+            with contextlib.suppress(Exception):
                 self.writer.wait()
-            if self.log is not None:
-                self.log.close()
-        if self.first:
-            self.host.finish()
+            self._close(quietly=True)
+            raise
+        self._close()
         return finished, samples, busy_s
+
+    def _close(self, *, quietly: bool = False) -> None:
+        if self.log is not None:
+            self.log.close()
+        if self.first:
+            with contextlib.suppress(Exception) if quietly else contextlib.nullcontext():
+                self.host.finish()
 
     def _epoch(self) -> tuple[bool, int]:
         schedule, position, options = self.learner.schedule, self.position, self.options

@@ -41,7 +41,7 @@ class World:
         """Sum over workers, in place, of a tensor that has the same shape on each."""
         if self.size > 1:
             with self._timed():
-                dist.all_reduce(values, group=self._talk if values.device.type == "cpu" else None)
+                dist.all_reduce(values, group=self._group(values))
         return values
 
     def gather(self, value: T) -> list[T]:
@@ -80,7 +80,11 @@ class World:
         if self.size > 1:
             with torch.no_grad(), self._timed():
                 for tensor in tensors:
-                    dist.broadcast(tensor, src=0)
+                    dist.broadcast(tensor, src=0, group=self._group(tensor))
+
+    def _group(self, tensor: Tensor) -> Any:
+        """Who carries it: a GPU's own library takes no tensors of the CPU."""
+        return self._talk if tensor.device.type == "cpu" else None
 
     def add_gradients(self, parameters: Iterable[nn.Parameter], flag: Tensor) -> Tensor:
         """Sum each parameter's gradient over workers. One that has none on any worker keeps none.
