@@ -32,6 +32,8 @@ _LOOK_EVERY_S = 2.0
 _SURE_AFTER = 2
 """Looks in a row that must see more room before a healthy run is stopped for it."""
 
+_GIVING_UP_S = 20.0
+"""Within this the cluster has declared a node dead, also with Ray's default patience."""
 _TRIES_TO_START = 20
 """Groups in a row that do not come up before something else must be wrong."""
 
@@ -65,8 +67,9 @@ class ElasticRun:
             before, size = size, min(most, self._room())
             if before and size != before:
                 log.warning("going on with %d instead of %d workers", size, before)
+            ray.get(self.desk.go_on.remote())
             try:
-                with quick_to_notice(), self._growing(size):
+                with quick_to_notice(), self._growing(size, after_s=_GIVING_UP_S if starts else 0.0):
                     result = self.fit(size)
             except TrainingFailedError as error:
                 if not ray.is_initialized() or ray.get(self.desk.failure.remote()):  # the session is over, or no use
@@ -82,12 +85,15 @@ class ElasticRun:
             if result.finished or not ray.is_initialized() or ray.get(self.desk.stop_asked.remote()):
                 return result
             starts, most = 0, self.options.num_workers
-            ray.get(self.desk.go_on.remote())
 
     def _room(self) -> int:
         """How many workers fit on the nodes that are alive; waits until it is as many as the run needs at least."""
+        import ray
+
         told = False
         while (room := min(self.options.num_workers, capacity(self.options))) < self.options.min_workers:
+            if ray.get(self.desk.stop_asked.remote()):
+                raise KeyboardInterrupt("stopped while waiting for nodes")
             if not told:
                 log.warning("room for %d of at least %d workers; waiting for nodes", room, self.options.min_workers)
                 told = True
@@ -95,12 +101,18 @@ class ElasticRun:
         return room
 
     @contextmanager
-    def _growing(self, size: int) -> Iterator[None]:
-        """Ask the workers to pause once there has been room for more of them for a moment."""
+    def _growing(self, size: int, *, after_s: float) -> Iterator[None]:
+        """Ask the workers to pause once there has been room for more of them for a moment.
+
+        Args:
+            size: how many there are.
+            after_s: not sooner than this, while a node that is gone may still be counted.
+        """
         over = threading.Event()
 
         def watch() -> None:
             seen = 0
+            over.wait(after_s)
             while not over.wait(_LOOK_EVERY_S):
                 seen = seen + 1 if min(self.options.num_workers, capacity(self.options)) > size else 0
                 if seen == _SURE_AFTER:

@@ -127,9 +127,9 @@ class RayWorkbench(InProcessWorkbench):
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """See `Workbench.fit`. Lost workers are replaced and go on from the newest whole checkpoint."""
         wait_for_resources(self.options)
-        log_file, desk = self.out / "metrics.jsonl", open_desk()
         if self.mirror:
             self.mirror.push()
+        log_file, desk = self.out / "metrics.jsonl", open_desk()
         try:
             with (
                 _terminated_as_interrupted(),
