@@ -12,10 +12,11 @@ import torch
 from toy_learners import Diary, Normed, Regression, Rivals
 
 from medray.engine.checkpoint import CheckpointStore
-from medray.engine.divergence import Diverged
+from medray.engine.divergence import Diverged, find_culprits
 from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import read_json_lines
+from medray.engine.step import EngineStep
 from medray.engine.world import World
 from medray.learner import Learner
 
@@ -139,3 +140,20 @@ def test_fp16_overflow_is_scaled_away_and_not_taken_for_divergence(tmp_path: Pat
     result = run_loop(Regression, World(), settings(tmp_path, precision="fp16"))
     assert result.finished
     assert newest(tmp_path)[1]["scaler"]["scale"] <= 65536
+
+
+def test_looking_for_culprits_leaves_no_gradient_behind() -> None:
+    """Also of a network that is not updated by the part of the step that the probe got to."""
+
+    class Breaks(PoisonedRegression):
+        def training_step(self, batch: Any, step: Any) -> Any:
+            self.networks["net"](batch["x"]).sum().backward()
+            raise RuntimeError("half way")
+
+    breaks = Breaks()
+    step = EngineStep(breaks.configure_optimizers(), world=World())
+    assert find_culprits(breaks, step, [0, 1]) == []
+    assert all(parameter.grad is None for parameter in breaks.networks.parameters())
+    learner = PoisonedRegression()
+    step = EngineStep(learner.configure_optimizers(), world=World())
+    assert [culprit.name for culprit in find_culprits(learner, step, [6, 7, 8])] == ["case_007"]

@@ -76,6 +76,8 @@ def find_culprits(learner: Learner, step: EngineStep, indices: Sequence[int]) ->
                 learner.sample_state.undo()
                 learner.networks.load_state_dict(weights)
                 learner.load_extra_state(extra)
+                for optimizer in step.optimizers.values():  # no gradient of a probe may reach the next step
+                    optimizer.zero_grad(set_to_none=True)
             if culprit is not None:
                 found.append(culprit)
             break

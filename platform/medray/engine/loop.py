@@ -302,7 +302,7 @@ class _Loop:
         said = self._blame(str(error), share, batch)
         if not self.step.moved:  # the state is still that from before the step
             self._checkpoint()
-            self.writer.wait()
+        self.writer.wait()
         newest = self.world.share(self.store.newest())
         return Diverged(
             f"{said}; the newest checkpoint, {newest}, is from before it. Lower the learning rate or take the cases "
