@@ -35,12 +35,28 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="hmlc_cxr",
+        target="medray.systems.classification.hmlc_cxr:HmlcCxr",
+        task="classification",
+        title="a whole taxonomy of chest findings from one radiograph, parents never less likely than their children",
+        paper="Chen, Miao, Xu, Hager & Harrison, MIDL 2019",
+        inputs="2D images with a table of findings and a taxonomy, or one folder per class; one image to predict",
+    ),
+    Entry(
         slug="suts",
         target="medray.systems.registration.suts_system:Suts",
         task="registration",
         title="features learned from organ labels that let an iterative B-spline descent align CT to MR",
         paper="Blendowski & Heinrich, MIDL 2019",
         inputs="2D or 3D images of two modalities with label maps for training; two images to predict",
+    ),
+    Entry(
+        slug="tofi_ml",
+        target="medray.systems.classification.tofi_ml:TofiMl",
+        task="classification",
+        title="images screened by counting their pieces and holes at every gray value, with boosted trees",
+        paper="Ahmed & Coskunuzer, MIUA 2023",
+        inputs="2D images in one folder per class or with a table of classes; one image to predict",
     ),
 )
 
