@@ -166,6 +166,17 @@ class Workbench(Protocol):
         Folds, ensemble members, federated sites and the seeds of a claim run side by side this way.
         """
 
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A piece of work that a resumed run does not do again: a federated round, the features of a data set.
+
+        Args:
+            name: of the folder ``out/stages/name``; different for every piece.
+            make: fills the empty folder it is given. What it leaves counts once it returns.
+
+        Returns:
+            the folder, whether it was filled now or before the run was interrupted.
+        """
+
     def team(
         self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
     ) -> AbstractContextManager[Team]:

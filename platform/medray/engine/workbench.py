@@ -19,6 +19,7 @@ from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import append_json
+from medray.engine.stages import run_stage
 from medray.engine.world import World
 from medray.learner import Learner
 from medray.progress import Watcher
@@ -77,6 +78,10 @@ class InProcessWorkbench:
     ) -> list[ResultT]:
         """See `Workbench.map_runs`."""
         return [function(self.nested(f"{name}/{index}"), item) for index, item in enumerate(items)]
+
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """See `Workbench.stage`."""
+        return run_stage(self.out / "stages" / name, make, self.mirror)
 
     @contextlib.contextmanager
     def team(
