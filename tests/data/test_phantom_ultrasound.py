@@ -20,8 +20,10 @@ def test_an_image_depends_on_its_seed_site_and_number_alone() -> None:
 
 
 def test_hospitals_see_what_the_paper_gave_its_clients() -> None:
-    seen = {site: {c.attributes["diagnosis"] for c in cases(n=40) if c.attributes["site"] == site} for site in
-            ("north", "east", "south")}
+    seen = {
+        site: {c.attributes["diagnosis"] for c in cases(n=40) if c.attributes["site"] == site}
+        for site in ("north", "east", "south")
+    }
     assert seen == {"north": {"benign", "normal"}, "east": {"malignant", "normal"}, "south": {"benign", "malignant"}}
     assert {c.attributes["scanner"] for c in cases(n=5) if c.attributes["site"] == "south"} == {"b"}
 

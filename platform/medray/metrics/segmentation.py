@@ -92,4 +92,3 @@ def hausdorff_mm(predicted: Mask, truth: Mask, spacing: Sequence[float], *, perc
     masks = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (ours, theirs)]
     found = compute_hausdorff_distance(*masks, include_background=True, percentile=percentile, spacing=list(spacing))
     return float(found.item())
-

@@ -210,7 +210,7 @@ def _tissue(scan: Scan) -> FloatArray:
 
 
 def _lesion_echo(scan: Scan, lesion: FloatArray) -> FloatArray:
-    """What the lesion changes, dB: darker inside, brighter tissue behind a benign one, shadow behind a malignant one."""
+    """What the lesion changes, dB: darker inside, brighter behind a benign one, a shadow behind a malignant one."""
     if scan.diagnosis == "normal":
         return np.zeros_like(lesion)
     random = scan.random("echo")
