@@ -114,9 +114,9 @@ def test_the_same_parameters_give_the_same_data(kind: str) -> None:
             one, other = (getattr(case.load(name), "array", case.load(name)) for case in (a, b))
             np.testing.assert_array_equal(one, other)
     more = open_source(spec.replace("n=2", "n=4"))
-    assert set(case.fields[name].fingerprint() for case in first.cases for name in case.fields) <= set(
+    assert {case.fields[name].fingerprint() for case in first.cases for name in case.fields} <= {
         case.fields[name].fingerprint() for case in more.cases for name in case.fields
-    )
+    }
     assert open_source(spec + "&seed=1").fingerprint != first.fingerprint
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medray.data.case import Case, Volume
+from medray.data.case import Case, FieldRef, Volume
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["tumors", "lesions", "kspace"]
@@ -223,7 +223,7 @@ def _case(subject: Subject) -> Case:
     attributes = {"modality": subject.contrast}
     if subject.kind == "tumors":
         attributes["class"] = "patient" if subject.patient else "healthy"
-    refs = {name: BrainField(subject, name) for name in names}
+    refs: dict[str, FieldRef] = {name: BrainField(subject, name) for name in names}
     return Case(f"{subject.contrast}/{person}", person, refs, attributes)
 
 
