@@ -9,5 +9,6 @@ GENERATORS: dict[str, str] = {
     "ultrasound": "medray.data.phantoms.ultrasound:cases",
     "chest": "medray.data.phantoms.chest:cases",
     "fundus": "medray.data.phantoms.fundus:cases",
+    "brain": "medray.data.phantoms.brain:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""
