@@ -89,6 +89,8 @@ def hausdorff_mm(predicted: Mask, truth: Mask, spacing: Sequence[float], *, perc
         return float("nan")
     if not ours.any() or not theirs.any():
         return float(np.linalg.norm([n * s for n, s in zip(ours.shape, spacing, strict=True)]))
-    masks = [torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (ours, theirs)]
-    found = compute_hausdorff_distance(*masks, include_background=True, percentile=percentile, spacing=list(spacing))
+    first, second = (torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (ours, theirs))
+    found = compute_hausdorff_distance(
+        first, second, include_background=True, percentile=percentile, spacing=list(spacing)
+    )
     return float(found.item())
