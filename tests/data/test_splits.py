@@ -141,8 +141,7 @@ def test_a_single_patient_of_a_stratum_is_not_always_in_the_same_role() -> None:
     cases = _cases(10)
     strata = {case.id: "only" if case.patient == "p03" else "" for case in cases}
     tested = [
-        "p03" in {case.patient for case in split_by_patient(cases, seed=seed, strata=strata).test}
-        for seed in range(20)
+        "p03" in {case.patient for case in split_by_patient(cases, seed=seed, strata=strata).test} for seed in range(20)
     ]
     assert 0 < sum(tested) < 20
 

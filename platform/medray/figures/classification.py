@@ -199,7 +199,10 @@ def _figure(width: float, height: float) -> Figure:
 
 def _line(index: int) -> dict[str, str]:
     """Color and dash of the n-th line; lines of one color differ in their dash."""
-    return {"color": PALETTE[index % len(PALETTE)], "linestyle": _STYLES[(index // len(PALETTE) + index) % len(_STYLES)]}
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": _STYLES[(index // len(PALETTE) + index) % len(_STYLES)],
+    }
 
 
 def _tidy(axes: Axes) -> None:

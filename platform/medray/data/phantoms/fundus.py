@@ -132,9 +132,7 @@ def cases(
         drawn = np.random.default_rng([seed, index])
         severity = grade / (GRADES - 1) if grades else float(sick) * round(drawn.uniform(*_SICK), 3)
         scale = drawn.choice(_MIXED) if mixed else 1.0
-        eye = Eye(
-            seed=seed, index=index, disease=disease, severity=severity, size=int(round(size * scale)), noise=noise
-        )
+        eye = Eye(seed=seed, index=index, disease=disease, severity=severity, size=round(size * scale), noise=noise)
         name = str(grade) if grades else disease if sick else "normal"
         found.append(Case(f"eye{index:04d}", f"patient{index:04d}", {"image": FundusField(eye)}, {"class": name}))
     return tuple(found)

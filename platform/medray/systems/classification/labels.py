@@ -42,7 +42,9 @@ def class_names(cases: Sequence[Case], column: str) -> tuple[str, ...]:
     names = {case.attributes[column] for case in cases if column in case.attributes}
     if len(names) < 2:
         raise UserError(f"all cases are of the class {next(iter(names), 'unknown')!r}; a classifier needs two or more")
-    return tuple(sorted(names, key=lambda name: (name.lower() not in _HEALTHY, name.zfill(9) if name.isdigit() else name)))
+    return tuple(
+        sorted(names, key=lambda name: (name.lower() not in _HEALTHY, name.zfill(9) if name.isdigit() else name))
+    )
 
 
 def class_indices(cases: Sequence[Case], column: str, names: Sequence[str]) -> list[int]:
