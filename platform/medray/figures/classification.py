@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -197,7 +197,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _line(index: int) -> dict[str, str]:
+def _line(index: int) -> dict[str, Any]:
     """Color and dash of the n-th line; lines of one color differ in their dash."""
     return {
         "color": PALETTE[index % len(PALETTE)],
