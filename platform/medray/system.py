@@ -253,6 +253,9 @@ class System(ABC, Generic[ConfigT]):
     field_kinds: ClassVar[Mapping[str, Kind]] = {}
     """How fields of a user's folder or manifest are read where their name does not tell: ``{"psf": "array"}``."""
 
+    empty_labels: ClassVar[bool] = False
+    """Whether a label map without any object is a case like others (healthy patients) and not a mistake."""
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
