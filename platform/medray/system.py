@@ -155,6 +155,9 @@ class Workbench(Protocol):
         ``make_learner`` is picklable and is called once per worker. Stages of a chain have different names.
         """
 
+    def forget(self, name: str) -> None:
+        """Drop the checkpoints of a finished loop whose result is kept elsewhere, as of an earlier federated round."""
+
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """``[function(item) for item in items]``, side by side where there are workers: folds, sites, test cases."""
 
