@@ -155,6 +155,9 @@ class Workbench(Protocol):
         ``make_learner`` is picklable and is called once per worker. Stages of a chain have different names.
         """
 
+    def forget(self, name: str) -> None:
+        """Drop the checkpoints of a finished loop whose result is kept elsewhere, as of an earlier federated round."""
+
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """``[function(item) for item in items]``, side by side where there are workers: folds, sites, test cases."""
 
@@ -252,6 +255,9 @@ class System(ABC, Generic[ConfigT]):
     a method without a gradient loop."""
     field_kinds: ClassVar[Mapping[str, Kind]] = {}
     """How fields of a user's folder or manifest are read where their name does not tell: ``{"psf": "array"}``."""
+
+    empty_labels: ClassVar[bool] = False
+    """Whether a label map without any object is a case like others (healthy patients) and not a mistake."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
