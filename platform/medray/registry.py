@@ -43,6 +43,14 @@ _ENTRIES = (
         inputs="2D images with lesion masks, by site (a folder per site or a manifest); one image to predict",
     ),
     Entry(
+        slug="hmlc_cxr",
+        target="medray.systems.classification.hmlc_cxr:HmlcCxr",
+        task="classification",
+        title="a whole taxonomy of chest findings from one radiograph, parents never less likely than their children",
+        paper="Chen, Miao, Xu, Hager & Harrison, MIDL 2019",
+        inputs="2D images with a table of findings and a taxonomy, or one folder per class; one image to predict",
+    ),
+    Entry(
         slug="suts",
         target="medray.systems.registration.suts_system:Suts",
         task="registration",

@@ -48,6 +48,33 @@ def roc_figure(truth: ArrayLike, score: ArrayLike, names: Sequence[str], *, titl
     return figure
 
 
+def auc_figure(names: Sequence[str], areas: Sequence[tuple[float, float, float]], *, title: str = "") -> Figure:
+    """ROC areas of labels as dots with their intervals.
+
+    Args:
+        names: of the labels, top to bottom.
+        areas: area, lower and upper bound of each; nan bounds are not drawn.
+        title: above the panel.
+    """
+    figure = _figure(5.6, 0.26 * len(names) + 1.2)
+    axes = figure.add_subplot()
+    places = np.arange(len(names))
+    middle, low, high = np.asarray(areas, dtype=float).reshape(-1, 3).T
+    axes.hlines(places, low, high, color=PALETTE[0], linewidth=2)
+    axes.plot(middle, places, "o", color=PALETTE[0], markersize=5)
+    axes.axvline(0.5, color="#BBBBBB", linewidth=1.0, zorder=0)
+    for place, value in zip(places, middle, strict=True):
+        axes.text(1.02, place, f"{value:.3f}", va="center", fontsize=7, transform=axes.get_yaxis_transform())
+    axes.set_yticks(places, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(min(0.45, float(np.nanmin([*low, *middle])) - 0.02) if len(names) else 0.45, 1.0)
+    axes.set_xlabel("AUC", fontsize=8)
+    _tidy(axes)
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
 def confusion_figure(counts: NDArray[np.int_], names: Sequence[str], *, title: str = "") -> Figure:
     """Counts by true class (rows) and predicted class (columns), colored by the share of the row.
 
