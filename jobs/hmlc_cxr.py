@@ -2,8 +2,8 @@
 
     python jobs/hmlc_cxr.py                                 phantom on a local Ray, half a minute
     ray job submit -- python jobs/hmlc_cxr.py               the same on a running cluster
-    python jobs/hmlc_cxr.py train --data /cxr/index.csv --config.taxonomy /cxr/tree.yaml \\
-        --config.weights densenet121.pth --preset paper --num-workers 8 --use-gpu
+    python jobs/hmlc_cxr.py train --preset paper --data /cxr/index.csv --config.taxonomy tree.yaml --use-gpu
+    python jobs/hmlc_cxr.py train --preset paper --data /cxr/index.csv --config.weights densenet121.pth --use-gpu
     python jobs/hmlc_cxr.py train --preset chest --data /cxr/classes       one folder per class, no tree
     python jobs/hmlc_cxr.py predict --checkpoint runs/hmlc_cxr/... --input cxr.png --out cxr.json
     python jobs/hmlc_cxr.py claim                           two stages beat one, trees beat independent labels

@@ -64,7 +64,7 @@ def auc_figure(names: Sequence[str], areas: Sequence[tuple[float, float, float]]
     axes.plot(middle, places, "o", color=PALETTE[0], markersize=5)
     axes.axvline(0.5, color="#BBBBBB", linewidth=1.0, zorder=0)
     for place, value in zip(places, middle, strict=True):
-        axes.text(1.02, place, f"{value:.3f}", va="center", fontsize=7, transform=axes.get_yaxis_transform())
+        axes.text(1.02, float(place), f"{value:.3f}", va="center", fontsize=7, transform=axes.get_yaxis_transform())
     axes.set_yticks(places, names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(min(0.45, float(np.nanmin([*low, *middle])) - 0.02) if len(names) else 0.45, 1.0)

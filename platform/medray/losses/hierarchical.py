@@ -31,7 +31,7 @@ def conditional_loss(logits: Tensor, labels: Tensor, parents: Tensor) -> Tensor:
 
 
 def log_probability(logits: Tensor, ancestors: Tensor) -> Tensor:
-    """log p_m, the sum of log sigmoid(y) over A(m) (eq. 3), (B, M)."""
+    """Logarithm of p_m, the sum of log sigmoid(y) over A(m) (eq. 3), (B, M)."""
     return F.logsigmoid(logits) @ ancestors.to(logits).T
 
 

@@ -87,6 +87,7 @@ def test_columns_of_a_manifest() -> None:
     require_columns(good, tree)
     assert label_problems(good, tree) == []
     np.testing.assert_array_equal(labels_of(good, tree), [[1, 1, 1, 0, 0], [1, 0, 0, 1, 0]])
+    assert labels_of([], tree).shape == (0, 5)
     with pytest.raises(UserError, match=r"no column 'nodule', which the taxonomy names \(nor 2 others\).* grade"):
         require_columns([_case("a", grade="2")], tree)
 

@@ -1,9 +1,9 @@
 """Synthetic chest radiographs with a tree of findings: 14 signs under 5 higher nodes, several at a time.
 
-Stands in for the PLCO radiographs of HMLC (Chen et al., MIDL 2019); the tree is ours, since the paper's is a figure that
-is not at hand. Findings are drawn down the tree: a child can only be there where its parent is. Siblings look alike
-(a nodule is a small disc, a mass a larger one; scars and fibrosis are both thin lines), so telling them apart is what
-is hard, while opacities as such are easier to see.
+Stands in for the PLCO radiographs of HMLC (Chen et al., MIDL 2019); the tree is ours, since the paper's is a figure
+that is not at hand. Findings are drawn down the tree: a child can only be there where its parent is. Siblings look
+alike (a nodule is a small disc, a mass a larger one; scars and fibrosis are both thin lines), so telling them apart is
+what is hard, while opacities as such are easier to see.
 
 Arrays are as PNG files give them: (1, rows, columns), uint8.
 """
@@ -44,12 +44,14 @@ TAXONOMY: Mapping[str, str | None] = {
 }
 """Child to parent; the five higher nodes are those that are a parent."""
 
+# fmt: off
 _GIVEN_PARENT = {
-    **{"pulmonary": 0.65, "pleural": 0.25, "extrapulmonary": 0.3, "nodules_and_masses": 0.4, "nodule": 0.7},
-    **{"mass": 0.35, "granuloma": 0.12, "infiltrate": 0.2, "scarring": 0.25, "fibrosis": 0.15, "atelectasis": 0.12},
-    **{"copd": 0.15, "pleural_thickening": 0.65, "pleural_fluid": 0.45, "cardiomegaly": 0.45, "hilar": 0.3},
-    **{"bone_lesion": 0.2, "other": 0.2},
+    "pulmonary": 0.65, "pleural": 0.25, "extrapulmonary": 0.3, "nodules_and_masses": 0.4, "nodule": 0.7, "mass": 0.35,
+    "granuloma": 0.12, "infiltrate": 0.2, "scarring": 0.25, "fibrosis": 0.15, "atelectasis": 0.12, "copd": 0.15,
+    "pleural_thickening": 0.65, "pleural_fluid": 0.45, "cardiomegaly": 0.45, "hilar": 0.3, "bone_lesion": 0.2,
+    "other": 0.2,
 }
+# fmt: on
 _LUNGS = ((-0.05, -0.42), (-0.05, 0.42))  # row and column of their centers, where the image reaches from -1 to 1
 _LUNG_RADII = (0.62, 0.30)
 _MIN_SIZE = 32

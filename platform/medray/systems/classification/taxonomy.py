@@ -96,10 +96,10 @@ def taxonomy_of(parents: Mapping[str, str | None], where: str = "the taxonomy") 
     for name in parents:
         _check_cycle(name, parents, where)
     names: list[str] = []
-    waiting = [name for name, parent in reversed(parents.items()) if not parent]
+    waiting = [name for name, parent in reversed(list(parents.items())) if not parent]
     while waiting:
         names.append(waiting.pop())
-        waiting += [child for child, parent in reversed(parents.items()) if parent == names[-1]]
+        waiting += [child for child, parent in reversed(list(parents.items())) if parent == names[-1]]
     position = {name: index for index, name in enumerate(names)}
     return Taxonomy(tuple(names), tuple(position[p] if (p := parents[name]) else -1 for name in names))
 
@@ -183,4 +183,4 @@ def _label_problem(case: Case, taxonomy: Taxonomy) -> str:
 def labels_of(cases: Sequence[Case], taxonomy: Taxonomy) -> BoolArray:
     """Labels of all nodes, (N, M), from the columns of the leaves."""
     told = [[case.attributes[name].lower() in _TRUE for name in taxonomy.leaf_names] for case in cases]
-    return taxonomy.close(np.array(told, dtype=bool).reshape(len(cases), -1))
+    return taxonomy.close(np.array(told, dtype=bool).reshape(len(cases), len(taxonomy.leaf_names)))
