@@ -28,9 +28,9 @@ from medray.systems.classification.hmlc_cxr import (
     large_logits,
     probabilities,
     stages,
-    summarize,
 )
 from medray.systems.classification.taxonomy import flat_taxonomy, taxonomy_of
+from medray.systems.classification.taxonomy_scores import summarize
 
 FAST = HmlcConfig(network="small", image_size=32, epochs=1, finetune_epochs=1, batch_size=8, lr=1e-3)
 TREE = taxonomy_of({"any": None, "lung": "any", "nodule": "lung", "fluid": "any"})
@@ -160,7 +160,8 @@ def test_a_run_has_two_fits_and_scores_that_obey_the_tree(
     evaluation = system.evaluate(work, trained, source.cases[:20])
     assert evaluation.summary["violations_percent"] == 0
     assert len(evaluation.rows) == 20
-    assert {"p_nodule", "p_abnormality", "log_loss", "true"} <= set(evaluation.rows[0])
+    assert set(json.loads(str(evaluation.rows[0]["probabilities"]))) == set(chest.TAXONOMY)
+    assert {"case", "log_loss", "true"} <= set(evaluation.rows[0])
     assert len(evaluation.figures) == 3
 
 

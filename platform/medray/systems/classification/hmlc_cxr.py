@@ -34,18 +34,16 @@ from medray.data.resized import ResizedReader
 from medray.data.splits import split_by_patient
 from medray.data.writers import write_bytes
 from medray.errors import UserError
-from medray.figures.classification import auc_figure, examples_figure, prediction_figure, roc_figure
+from medray.figures.classification import prediction_figure
 from medray.figures.drawing import to_png
 from medray.learner import Learner, Schedule, Step, SumCount
 from medray.losses.hierarchical import Form, conditional_loss, log_probability, unconditional_loss
-from medray.metrics.classification import auc_per_label, average_precision_per_label, mean_defined
-from medray.metrics.delong import delong_interval, delong_test
+from medray.metrics.delong import delong_test
 from medray.nn.weights import load_network
 from medray.system import (
     ClaimCheck,
     ClaimResult,
     Evaluation,
-    Figure,
     FitResult,
     Prediction,
     PredictRequest,
@@ -68,13 +66,12 @@ from medray.systems.classification.taxonomy import (
     require_columns,
     taxonomy_of,
 )
+from medray.systems.classification.taxonomy_scores import case_rows, figures, summarize
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Method = Literal["hlup_finetune", "hlup", "hlcp", "br_all", "br_leaf"]
 _IMAGES_PER_TASK = 64
-_ROUNDING = 1e-6
-"""A child's probability above its parent's by less than this is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,10 +250,10 @@ class HmlcLearner(Learner):
 _SMALL: Mapping[str, Any] = {"network": "small", "image_size": 48, "lr": 1e-3, "finetune_lr": 3e-4}
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
-        about="phantom of 600 radiographs of 48 x 48 pixels, a small network; half a minute",
-        data="phantom:chest?n=600&size=48&seed=0",
-        config={**_SMALL, "epochs": 4, "finetune_epochs": 2},
-        compare=("hlcp", "br_all"),
+        about="phantom of 500 radiographs of 32 x 32 pixels, a small network; half a minute",
+        data="phantom:chest?n=500&size=32&seed=0&prevalence=0.6",
+        config={**_SMALL, "image_size": 32, "batch_size": 16, "lr": 2e-3, "epochs": 8, "finetune_epochs": 4},
+        compare=("br_all",),
         seeds=5,
     ),
     "demo": Preset(
@@ -381,9 +378,9 @@ class HmlcCxr(System[HmlcConfig]):
         infer = functools.partial(_infer, self.config, trained, work.cache)
         scores = np.concatenate(work.map(infer, chunks, name="evaluate"))
         return Evaluation(
-            rows=_rows(cases, taxonomy, labels, scores),
+            rows=case_rows(cases, taxonomy, labels, scores),
             summary=summarize(taxonomy, labels, scores),
-            figures=_figures(self.config, cases, taxonomy, labels, scores),
+            figures=figures(self._tag(), cases, taxonomy, labels, scores),
         )
 
     def predict(self, trained: Trained, request: PredictRequest) -> Prediction:
@@ -424,6 +421,10 @@ class HmlcCxr(System[HmlcConfig]):
     def claim(cls, work: Workbench, preset: str) -> ClaimResult:
         """See `run_claim`."""
         return run_claim(work, preset)
+
+    def _tag(self) -> str:
+        """What distinguishes this model's pictures from those it is compared with."""
+        return self.config.method if self.config.loss == "powerset" else f"{self.config.method}_{self.config.loss}"
 
     def _labels(self, cases: Sequence[Case], taxonomy: Taxonomy) -> BoolArray:
         if not _in_folders(cases, taxonomy):
@@ -483,112 +484,6 @@ def _infer(config: HmlcConfig, trained: Trained, cache: SampleCache, cases: Sequ
     reader = ResizedReader(config.image_size, normalize="percentile", cache=cache)
     images = torch.stack([torch.from_numpy(reader.read(case).image) for case in cases])
     return np.concatenate([_score(config, network, taxonomy, part) for part in images.split(config.batch_size)])
-
-
-# Scores (sec. 3) -----------------------------------------------------------------------------------------------------
-
-
-def summarize(taxonomy: Taxonomy, labels: BoolArray, scores: FloatArray) -> dict[str, float]:
-    """Means over labels as in table 1, and how often a child is likelier than its parent.
-
-    Args:
-        taxonomy: of M nodes.
-        labels: (N, M).
-        scores: (N, M) probabilities; nan at nodes without an output.
-
-    Returns:
-        auc and ap of leaves, of higher nodes and of leaves on the images with any finding; labels without both
-        outcomes are left out and counted.
-    """
-    leaves, abnormal = taxonomy.leaves, labels.any(axis=1)
-    known = np.isfinite(scores).all(axis=0)
-    found: dict[str, float] = {}
-    for name, nodes, images in (
-        ("leaf", leaves, np.ones_like(abnormal)),
-        ("high", ~leaves & known, np.ones_like(abnormal)),
-        ("leaf_abnormal", leaves, abnormal),
-    ):
-        if nodes.any() and (name != "leaf_abnormal" or not abnormal.all()):
-            part = labels[images][:, nodes], scores[images][:, nodes]
-            found[f"auc_{name}"] = mean_defined(auc_per_label(*part))
-            found[f"ap_{name}"] = mean_defined(average_precision_per_label(*part))
-    found["num_undefined_labels"] = float((labels[:, known].all(axis=0) | ~labels[:, known].any(axis=0)).sum())
-    clipped = np.clip(scores[:, known], 1e-7, 1 - 1e-7)
-    entropy = np.where(labels[:, known], -np.log(clipped), -np.log1p(-clipped))
-    found["log_loss"] = float(entropy.mean())
-    if taxonomy.edges and known.all():
-        found["violations_percent"] = 100 * float(_violations(taxonomy, scores).mean())
-    return found
-
-
-def _violations(taxonomy: Taxonomy, scores: FloatArray) -> BoolArray:
-    """Where a child is likelier than its parent, (N, edges)."""
-    child, parent = (list(side) for side in zip(*taxonomy.edges, strict=True))
-    return np.asarray(scores[:, child] > scores[:, parent] + _ROUNDING)
-
-
-def _rows(cases: Sequence[Case], taxonomy: Taxonomy, labels: BoolArray, scores: FloatArray) -> list[Row]:
-    """Per case the true leaves, its mean log loss, and the probabilities as p_<name>."""
-    rows: list[Row] = []
-    for case, truth, score in zip(cases, labels, scores, strict=True):
-        there = [
-            name for name, leaf, is_true in zip(taxonomy.names, taxonomy.leaves, truth, strict=True) if leaf and is_true
-        ]
-        told = np.isfinite(score)
-        clipped = np.clip(score[told], 1e-7, 1 - 1e-7)
-        loss = np.where(truth[told], -np.log(clipped), -np.log1p(-clipped)).mean()
-        row: Row = {"case": case.id, "true": " ".join(there) or "none", "log_loss": float(loss)}
-        rows.append(
-            row | {f"p_{name}": float(p) for name, p in zip(taxonomy.names, score, strict=True) if np.isfinite(p)}
-        )
-    return rows
-
-
-def _figures(
-    config: HmlcConfig, cases: Sequence[Case], taxonomy: Taxonomy, labels: BoolArray, scores: FloatArray
-) -> list[Figure]:
-    known = np.isfinite(scores).all(axis=0) & labels.any(axis=0) & ~labels.all(axis=0)
-    nodes = np.nonzero(known)[0]
-    names = [taxonomy.names[node].replace("_", " ") for node in nodes]
-    areas = [delong_interval(labels[:, node], scores[:, node]) for node in nodes]
-    method = config.method
-    figures = [
-        Figure(
-            f"auc_{method}_{config.loss}",
-            f"Area under the ROC curve of every label with DeLong's 95 % interval: {method}",
-            to_png(auc_figure(names, areas, title=method)),
-        )
-    ]
-    shown = [node for node in nodes if not taxonomy.edges or not taxonomy.leaves[node]]
-    if shown:
-        tops = [taxonomy.names[node].replace("_", " ") for node in shown]
-        roc = roc_figure(labels[:, shown], scores[:, shown], tops, title=method)
-        figures.append(Figure(f"roc_{method}_{config.loss}", f"ROC curves: {method}", to_png(roc)))
-    return [*figures, _examples(config, cases, taxonomy, labels, scores)]
-
-
-def _examples(
-    config: HmlcConfig, cases: Sequence[Case], taxonomy: Taxonomy, labels: BoolArray, scores: FloatArray
-) -> Figure:
-    """Four images with findings and four others, each with its likeliest leaf."""
-    sick = labels[:, taxonomy.leaves].sum(axis=1) > 0
-    chosen = (
-        [*np.nonzero(sick)[0][:4], *np.nonzero(~sick)[0][:4]] if not sick.all() else list(range(min(8, len(cases))))
-    )
-    leaves = np.nonzero(taxonomy.leaves)[0]
-    captions, right = [], []
-    for index in chosen:
-        best = leaves[int(scores[index, leaves].argmax())]
-        there = [taxonomy.names[node].replace("_", " ") for node in leaves if labels[index, node]]
-        captions.append(
-            f"{', '.join(there) or 'no finding'}\nlikeliest: {taxonomy.names[best].replace('_', ' ')} "
-            f"{scores[index, best]:.2f}"
-        )
-        right.append(bool(labels[index, best]) or not there)
-    images = [cases[index].volume("image").array for index in chosen]
-    figure = examples_figure(images, captions, right, title="above: what is there; below: the likeliest leaf")
-    caption = f"Test images; a dashed frame where the likeliest leaf is not there: {config.method}"
-    return Figure(f"examples_{config.method}_{config.loss}", caption, to_png(figure))
 
 
 # The claim -----------------------------------------------------------------------------------------------------------
@@ -665,14 +560,13 @@ def judge(scores: Scores, stability: Sequence[Row]) -> list[ClaimCheck]:
 def compare_labels(rows: Sequence[Row]) -> list[str]:
     """DeLong's test of every label, two-stage training against independent labels, over the cases of all seeds."""
     by_arm = {arm: [row for row in rows if row["variant"] == arm] for arm in ("hlup_finetune", "br_all")}
-    names = [name.removeprefix("p_") for name in by_arm["hlup_finetune"][0] if name.startswith("p_")]
+    scores = {arm: [json.loads(str(row["probabilities"])) for row in own] for arm, own in by_arm.items()}
     taxonomy = taxonomy_of(TAXONOMY)
     told = [set(str(row["true"]).split()) for row in by_arm["br_all"]]
     leaves = np.array([[name in one for name in taxonomy.leaf_names] for one in told])
     labels = dict(zip(taxonomy.names, taxonomy.close(leaves).T, strict=True))
     notes = []
-    for name in names:
-        scores = [np.array([float(row[f"p_{name}"]) for row in by_arm[arm]]) for arm in by_arm]
-        test = delong_test(labels[name], *scores)
+    for name in taxonomy.names:
+        test = delong_test(labels[name], *([one[name] for one in scores[arm]] for arm in by_arm))
         notes.append(f"{name}: AUC {test.first:.3f} against {test.second:.3f}, DeLong p = {test.p_value:.3g}")
     return notes
