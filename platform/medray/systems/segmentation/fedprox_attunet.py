@@ -162,7 +162,7 @@ class AttentionUNet(nn.Module):
 
     def __init__(self, channels: Sequence[int], norm: str, *, attention: bool) -> None:
         super().__init__()
-        block = functools.partial(TwoConv, 2, act="relu", norm=(norm, {"affine": True}), bias=True)
+        block = functools.partial(TwoConv, 2, act="relu", norm=(norm, {"affine": True}), bias=False)
         pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(block(a, b) for a, b in [(1, channels[0]), *pairs])
         self.up = nn.ModuleList(nn.Conv2d(b, a, kernel_size=1) for a, b in pairs)
@@ -424,6 +424,7 @@ class FedProxAttUNet(System[FedProxConfig]):
     slug = "fedprox_attunet"
     config_class = FedProxConfig
     predict_inputs = ("image",)
+    predict_suffix = ".png"
     empty_labels = True  # normal tissue
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
