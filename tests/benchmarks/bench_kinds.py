@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_kinds.py [--rounds 3] [SLUG ...]
 
-Prints one line per system: seconds in all, and the share of each part in percent (medians over rounds). Only "step" (and
-what is not a gradient loop: "rest of train"), "data" and "evaluate" do the work that the run is for; the others are what
-the platform adds.
+Prints one line per system: seconds in all, and the share of each part in percent (medians over rounds). "data", "step",
+"rest of train" (what is not a gradient loop) and "evaluate" do the work that the run is for; the others are what the
+platform adds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every job through `ray job submit`, on Ray Train workers and tasks, as users start it; and every claim to its verdict.
+"""Every job through `ray job submit`, on Ray Train workers and tasks, as users start it; every claim to its verdict.
 
 python -m pytest tests/contract/test_submitted.py -m slow
 """
