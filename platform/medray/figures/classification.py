@@ -200,6 +200,7 @@ def prediction_figure(
     right.tick_params(axis="y", pad=6 + 5 * max(len(name) for name in names), length=0)
     right.set_xlim(0, 1.12)
     right.set_xticks([0, 0.5, 1])
+    right.tick_params(axis="x", labelsize=7)
     right.invert_yaxis()
     right.set_xlabel("probability", fontsize=8)
     right.spines[["top", "right"]].set_visible(False)

@@ -552,9 +552,9 @@ def run_claim(work: Workbench, preset: Preset, name: str) -> ClaimResult:
         row for rows in work.map(functools.partial(turn_changes, _DATA[name]), seeds, name="turned") for row in rows
     ]
     checks = judge(scores, turned)
-    told = ("variant", "seed", "case", "accuracy", "probability_of_truth")
-    rows = [{name: row[name] for name in told} for row in scores.rows]
-    return ClaimResult(checks=checks, rows=[*rows, *scores.summaries, *turned])
+    cases = [{name: row[name] for name in ("variant", "seed", "case", "accuracy")} for row in scores.rows]
+    means = [{name: value for name, value in row.items() if name != "accuracy"} for row in scores.summaries]
+    return ClaimResult(checks=checks, rows=[*cases, *means, *turned])
 
 
 def turn_changes(data: str, seed: int) -> list[Row]:
