@@ -4,7 +4,7 @@
     ray job submit -- python jobs/hmlc_cxr.py               the same on a running cluster
     python jobs/hmlc_cxr.py train --preset paper --data /cxr/index.csv --config.taxonomy tree.yaml --use-gpu
     python jobs/hmlc_cxr.py train --preset paper --data /cxr/index.csv --config.weights densenet121.pth --use-gpu
-    python jobs/hmlc_cxr.py train --preset chest --data /cxr/classes       one folder per class, no tree
+    python jobs/hmlc_cxr.py train --preset chest --variant br_all --data /cxr/classes      one folder per class
     python jobs/hmlc_cxr.py predict --checkpoint runs/hmlc_cxr/... --input cxr.png --out cxr.json
     python jobs/hmlc_cxr.py claim                           two stages beat one, trees beat independent labels
 

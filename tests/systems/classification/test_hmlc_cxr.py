@@ -60,6 +60,7 @@ def test_two_stages_of_the_same_passes_as_one() -> None:
     for method in ("hlcp", "hlup", "br_all", "br_leaf"):
         ((name, _, num_epochs, _),) = stages(HmlcConfig(method=method))  # type: ignore[arg-type]
         assert (name, num_epochs) == ("train", 15)
+    assert [stage[0] for stage in stages(HmlcConfig(finetune_epochs=0))] == ["train"]
 
 
 @pytest.mark.parametrize("objective", ["conditional", "unconditional", "independent"])

@@ -70,6 +70,8 @@ from medray.systems.classification.taxonomy_scores import case_rows, figures, su
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Objective = Literal["conditional", "unconditional", "independent"]
+Stage = tuple[str, Objective, int, float]
 Method = Literal["hlup_finetune", "hlup", "hlcp", "br_all", "br_leaf"]
 _IMAGES_PER_TASK = 64
 
@@ -164,7 +166,7 @@ class HmlcLearner(Learner):
         self,
         config: HmlcConfig,
         taxonomy: Taxonomy,
-        objective: Literal["conditional", "unconditional", "independent"],
+        objective: Objective,
         cases: Sequence[Case],
         validation: Sequence[Case],
         labels: Mapping[str, BoolArray],
@@ -270,9 +272,9 @@ PRESETS: Mapping[str, Preset] = {
         seeds=10,
     ),
     "chest": Preset(
-        about="radiographs in one folder per class, no tree: independent labels; give --data FOLDER; ten minutes",
+        about="radiographs in a folder per class; give --data FOLDER and, without a tree, --variant br_all; some minutes",
         data="",
-        config={**_SMALL, "image_size": 96, "method": "br_all", "epochs": 12, "finetune_epochs": 0, "batch_size": 16},
+        config={**_SMALL, "image_size": 96, "epochs": 10, "finetune_epochs": 5, "batch_size": 16},
     ),
 }
 VARIANTS: Mapping[str, Variant] = {
@@ -438,7 +440,7 @@ class HmlcCxr(System[HmlcConfig]):
         return table
 
 
-def stages(config: HmlcConfig) -> list[tuple[str, Literal["conditional", "unconditional", "independent"], int, float]]:
+def stages(config: HmlcConfig) -> list[Stage]:
     """Name, objective, passes and learning rate of each gradient loop; all methods make the same number of passes."""
     both = config.epochs + config.finetune_epochs
     if config.method == "hlcp":
@@ -447,8 +449,11 @@ def stages(config: HmlcConfig) -> list[tuple[str, Literal["conditional", "uncond
         return [("train", "unconditional", both, config.lr)]
     if config.method in ("br_all", "br_leaf"):
         return [("train", "independent", both, config.lr)]
-    first, second = config.epochs, config.finetune_epochs
-    return [("train", "conditional", first, config.lr), ("finetune", "unconditional", second, config.finetune_lr)]
+    two: list[Stage] = [
+        ("train", "conditional", config.epochs, config.lr),
+        ("finetune", "unconditional", config.finetune_epochs, config.finetune_lr),
+    ]
+    return [stage for stage in two if stage[2]]
 
 
 def _in_folders(cases: Sequence[Case], taxonomy: Taxonomy) -> bool:

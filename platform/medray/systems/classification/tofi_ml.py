@@ -239,7 +239,7 @@ PRESETS: Mapping[str, Preset] = {
         seeds=10,
     ),
     "chest": Preset(
-        about="gray radiographs of several classes of one size; give --data FOLDER, one folder per class; two minutes",
+        about="gray radiographs of several classes of one size; give --data FOLDER, one folder per class; some minutes",
         data="",
         config={"repeats": 3},
         compare=("all", "per_image", "knn", "forest", "histogram"),
