@@ -421,6 +421,12 @@ class HmlcCxr(System[HmlcConfig]):
         return Prediction(files=files, metrics={f"probability_{n}": p for n, p in told.items()}, seconds=seconds)
 
     @classmethod
+    def claim_setting(cls, preset: str) -> tuple[HmlcConfig, str]:
+        """What all arms of the claim share."""
+        shared, data = claim_config(preset)
+        return HmlcConfig(**shared), data
+
+    @classmethod
     def claim(cls, work: Workbench, preset: str) -> ClaimResult:
         """See `run_claim`."""
         return run_claim(work, preset)
@@ -505,8 +511,8 @@ _CLAIM_SIZES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-def run_claim(work: Workbench, preset: str) -> ClaimResult:
-    """The two-stage training beats its parts and independent labels, and the stable loss its alternatives.
+def claim_config(preset: str) -> tuple[dict[str, Any], str]:
+    """Config fields that all arms share, and their data.
 
     Raises:
         UserError: the claim is not run at this preset.
@@ -514,7 +520,16 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
     if preset not in _CLAIM_SIZES:
         raise UserError(f"the claim runs on the phantom with --preset {', '.join(_CLAIM_SIZES)}, not {preset}")
     data, common = _CLAIM_SIZES[preset]
-    base = {**common, "validation_fraction": 0.0}
+    return {**common, "validation_fraction": 0.0}, data
+
+
+def run_claim(work: Workbench, preset: str) -> ClaimResult:
+    """The two-stage training beats its parts and independent labels, and the stable loss its alternatives.
+
+    Raises:
+        UserError: the claim is not run at this preset.
+    """
+    base, data = claim_config(preset)
     arms = [Arm(name=name, config=HmlcConfig(**{**base, **VARIANTS[name].config}), data=data) for name in _ARMS]
     seeds = range(work.seed, work.seed + PRESETS[preset].seeds)
     scores = score_arms(work, HmlcCxr, arms, seeds=seeds)

@@ -216,7 +216,7 @@ def near_duplicates(features: NDArray[np.float32], others: NDArray[np.float32], 
 
 # The system ----------------------------------------------------------------------------------------------------------
 
-SMOKE: Mapping[str, Any] = {"num_trees": 60}
+SMOKE: Mapping[str, Any] = {"num_trees": 30, "folds": 3}
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         about="phantom of 200 photographs of 64 x 64 pixels; under half a minute",
@@ -269,7 +269,7 @@ VARIANTS: Mapping[str, Variant] = {
     "luma": Variant(about="gray as luma, as in the authors' code", config={"gray": "luma"}),
     "silhouette": Variant(about="silhouettes in place of Betti curves", config={"vector": "silhouette"}),
     "per_megapixel": Variant(about="counts per million pixels", config={"per_megapixel": True}),
-    "resized": Variant(about="all images scaled to 512 pixels first", config={"resize": 512}),
+    "resized": Variant(about="all images scaled to 256 pixels first", config={"resize": 256}),
     "histogram": Variant(about="histograms of the same channels, no topology", config={"vector": "histogram"}),
 }
 
@@ -394,6 +394,12 @@ class TofiMl(System[TofiConfig]):
         return Prediction(
             files=files, metrics={f"probability_{name}": p for name, p in scores.items()}, seconds=seconds
         )
+
+    @classmethod
+    def claim_setting(cls, preset: str) -> tuple[TofiConfig, str]:
+        """What all arms of the claim share."""
+        shared = claim_config(cls.presets[preset], preset)
+        return TofiConfig(**shared), _DATA[preset]
 
     @classmethod
     def claim(cls, work: Workbench, preset: str) -> ClaimResult:
@@ -534,6 +540,7 @@ def _score_fold(
 _ARMS = ("selected", "all", "gray", "beta1_gray", "histogram")
 SELECTION_MARGIN = 0.01
 _NUM_TURNED = 20
+_TREES = {"smoke": 60, "demo": 100, "paper": 100}
 _DATA = {
     "smoke": "phantom:fundus?n=200&size=64&seed={seed}",
     "demo": "phantom:fundus?n=600&size=96&seed={seed}",
@@ -541,11 +548,20 @@ _DATA = {
 }
 
 
-def run_claim(work: Workbench, preset: Preset, name: str) -> ClaimResult:
-    """Counting beats histograms where colors do not tell; turning changes nothing; color and selection do no harm."""
+def claim_config(preset: Preset, name: str) -> dict[str, Any]:
+    """Config fields that all arms share.
+
+    Raises:
+        UserError: the claim is not run at this preset.
+    """
     if name not in _DATA:
         raise UserError(f"the claim runs on the phantom with --preset {', '.join(_DATA)}, not {name}")
-    base = {**preset.config, "folds": 0}
+    return {**preset.config, "num_trees": _TREES[name], "folds": 0}
+
+
+def run_claim(work: Workbench, preset: Preset, name: str) -> ClaimResult:
+    """Counting beats histograms where colors do not tell; turning changes nothing; color and selection do no harm."""
+    base = claim_config(preset, name)
     arms = [Arm(name=arm, config=TofiConfig(**{**base, **VARIANTS[arm].config}), data=_DATA[name]) for arm in _ARMS]
     seeds = range(work.seed, work.seed + preset.seeds)
     scores = score_arms(work, TofiMl, arms, seeds=seeds)
