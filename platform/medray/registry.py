@@ -35,6 +35,14 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="gmvae_tv",
+        target="medray.systems.anomaly.gmvae_tv:GmvaeTv",
+        task="anomaly",
+        title="lesions found without labels, as what changes when a scan is restored under a prior of healthy brains",
+        paper="You et al., MIDL 2019",
+        inputs="skull-stripped scans of healthy subjects to train on; one scan to predict",
+    ),
+    Entry(
         slug="suts",
         target="medray.systems.registration.suts_system:Suts",
         task="registration",

@@ -1,0 +1,748 @@
+"""GMVAE(TV): lesions are what changes when a scan is restored under a prior of healthy brains. You et al., MIDL 2019.
+
+A variational autoencoder with a Gaussian mixture as latent prior learns slices of healthy brains. A new slice Y is
+restored by gradient ascent on ELBO(X) - lambda TV(X - Y) from X = Y; the residual |Y - X| is the lesion map. lambda and
+the threshold come from healthy scans alone. Peers: the plain VAE, reconstruction instead of restoration, codes of fixed
+length, adversarial autoencoder and AnoGAN (`medray.systems.anomaly.adversarial`).
+
+The text is the default where the authors' code differs from it; what the code does are variants (`VARIANTS`). Departs
+from both: the predicted sigma of X has a floor (`min_sigma`), without which a background of exact zeros diverges.
+Shape letters: B slices, H rows, W columns, h and w their latent map, K clusters.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from medray.data.cache import SampleCache
+from medray.data.case import Case, Source, Splits
+from medray.data.fields import FileRef
+from medray.data.readers import stem_of
+from medray.data.slices import SliceGrid, put_back
+from medray.data.splits import split_by_patient
+from medray.data.writers import write_bytes, write_volume
+from medray.errors import UserError
+from medray.learner import Learner, Schedule, Step, SumCount
+from medray.metrics.anomaly import threshold_at_fpr
+from medray.nn.weights import load_network
+from medray.system import (
+    ClaimCheck,
+    ClaimResult,
+    Evaluation,
+    Prediction,
+    PredictRequest,
+    Preset,
+    Row,
+    System,
+    Trained,
+    Variant,
+    Workbench,
+)
+from medray.systems.anomaly.scans import (
+    LIMITS,
+    Detected,
+    HealthySlices,
+    Scan,
+    ScanReader,
+    picture,
+    reference_of,
+    score,
+    summarize,
+)
+from medray.systems.claims import Arm, bound, difference, score_arms
+
+_SLICES_AT_ONCE = 32
+_CASES_PER_TASK = 4
+_EXAMPLES_DRAWN = 4
+_LOG_VARIANCE = 8.0  # latent log variances stay within +-8
+MIN_GAIN = 0.05
+"""By how much restoration must beat reconstruction in AUC at the claim's size (paper: .83 and .80 against .65-.70)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GmvaeConfig:
+    """The method's settings; defaults are the paper's text."""
+
+    prior: Literal["gmvae", "vae", "aae", "gan"] = "gmvae"
+    """What learns healthy slices: Gaussian-mixture VAE (paper), plain VAE, adversarial autoencoder or GAN."""
+    detection: Literal["restoration", "reconstruction", "search"] = "restoration"
+    """What makes the healthy version: TV-regularised restoration (paper), the autoencoder's output, or the closest
+    image a GAN can make (AnoGAN)."""
+    code_length: int = 0
+    """Latent numbers per slice; 0 for a latent map of a third of the size (paper), else a vector (VAE-256, VAE-128)."""
+    num_clusters: int = 9
+    """Components of the mixture, K (paper 9, chosen on test data; the authors' code has 6)."""
+    width: int = 64
+    """Channels of every hidden layer (paper 64)."""
+    shape: tuple[int, int] = (158, 198)
+    """Pixels slices are cropped or padded to (paper 158 198). Sides of 2 mod 4 keep the unpadded layers exact."""
+    spacing_mm: tuple[float, ...] = ()
+    """Pixel size slices are resampled to, two values; the scans' own if left out (paper)."""
+    min_brain: float = 0.02
+    """Share of pixels above background that a slice must have to be used (paper: more than none)."""
+    every: int = 1
+    """Takes each n-th slice of a volume to train on and to set thresholds (paper 1)."""
+    match_histogram: bool = True
+    """Match the histogram of scans to be judged to that of a healthy training scan (paper)."""
+    batch_size: int = 16
+    """Slices per update (the authors' code; the text says nothing)."""
+    num_steps: int = 1_600_000
+    """Updates (the authors' code; the text says nothing)."""
+    lr: float = 5e-5
+    """Adam's learning rate (paper 5e-5)."""
+    min_sigma: float = 0.01
+    """Floor of the predicted standard deviation of X; the ceiling is 1."""
+    resp: Literal["density", "authors"] = "density"
+    """How p(c|z,w) weighs variances: by the Gaussian density (paper), or as the authors' code, which favours broad
+    clusters."""
+    c_free_nats: float = 0.0
+    """KL of c below which it costs nothing, per latent pixel (paper 0; the authors' code 0.5)."""
+    latent: Literal["mean", "sample"] = "mean"
+    """z while restoring: the mean of q(z|X), or drawn anew at each step (the authors' code)."""
+    restore_steps: int = 500
+    """Gradient steps of a restoration, n (paper 500)."""
+    alpha: tuple[float, ...] = (1e-3,)
+    """Step size of the restoration (paper 1e-3); of two values the second counts after 100 steps (code 5e-3 2e-3)."""
+    clip: float = 0.0
+    """Largest gradient per pixel while restoring; 0 for no limit (paper; the authors' code 100)."""
+    masked: bool = False
+    """Restore brain pixels only (the authors' code)."""
+    lambdas: tuple[float, ...] = tuple(round(0.6 + 0.2 * i, 1) for i in range(18))
+    """TV weights to choose from by the least change of held-out healthy scans (paper 0.6 to 4.0; 1.8 was chosen)."""
+    validation_fraction: float = 0.08
+    """Share of the healthy subjects held out for lambda and thresholds (paper 52 of 652)."""
+
+    def __post_init__(self) -> None:
+        if any(side % 4 != 2 or side < 38 for side in self.shape):
+            raise ValueError(f"shape takes sides of 2 mod 4 from 38 on, got {self.shape}; try (62, 62) or (158, 198)")
+        if self.spacing_mm and len(self.spacing_mm) != 2:
+            raise ValueError(f"spacing_mm takes two values, got {self.spacing_mm}")
+        if self.prior in ("aae", "gan") and not self.code_length:
+            raise ValueError(f"prior {self.prior} needs a code_length; try 128")
+        if (self.prior == "gan") != (self.detection == "search"):
+            raise ValueError("detection search belongs to prior gan, and prior gan knows no other")
+        if self.prior == "aae" and self.detection == "restoration":
+            raise ValueError("prior aae has no ELBO to restore under; use detection reconstruction")
+        if self.prior == "gmvae" and self.code_length:
+            raise ValueError("prior gmvae has a latent map; leave code_length at 0 or use prior vae")
+        if not self.lambdas or not 1 <= len(self.alpha) <= 2:
+            raise ValueError("lambdas takes at least one value, alpha one or two")
+
+    @property
+    def grid(self) -> SliceGrid:
+        """How slices are cut."""
+        spacing = (self.spacing_mm[0], self.spacing_mm[1]) if self.spacing_mm else None
+        return SliceGrid(spacing, self.shape, "unit", self.min_brain)
+
+
+_AUTHORS: Mapping[str, Any] = {"alpha": (5e-3, 2e-3), "clip": 100.0, "masked": True}
+_PHANTOM: Mapping[str, Any] = {
+    "shape": (62, 62),
+    "width": 16,
+    "num_clusters": 3,
+    "lr": 1e-3,
+    "num_steps": 300,
+    "restore_steps": 100,
+    **_AUTHORS,
+}
+
+PRESETS: Mapping[str, Preset] = {
+    "smoke": Preset(
+        about="phantom of 62 x 62 pixels, 300 updates; half a minute on 2 cores",
+        data="phantom:brain?kind=tumors&n=50&patients=5&size=62&slices=4&seed=0&shift=true",
+        config={**_PHANTOM, "batch_size": 8, "lambdas": (0.6, 1.8)},
+        compare=("vae_reconstruction",),
+    ),
+    "demo": Preset(
+        about="phantom of 94 x 94 pixels, 9 clusters; about ten minutes on 2 cores",
+        data="phantom:brain?kind=tumors&n=120&patients=10&size=94&slices=4&seed=0&shift=true",
+        config={
+            **_PHANTOM,
+            "shape": (94, 94),
+            "width": 32,
+            "num_clusters": 9,
+            "num_steps": 1500,
+            "restore_steps": 200,
+            "lambdas": (0.6, 1.2, 1.8, 2.4),
+        },
+        compare=("vae_tv", "vae_reconstruction", "aae_128"),
+    ),
+    "paper": Preset(
+        about="the paper's sizes; give --data with skull-stripped T2 of healthy subjects, and of patients with label",
+        data="phantom:brain?kind=tumors&n=100&patients=20&size=200&slices=20&seed=0&shift=true",
+        compare=("vae_tv", "vae_256", "vae_128", "aae_128", "anogan"),
+    ),
+}
+
+_RECONSTRUCTION: Mapping[str, Any] = {"detection": "reconstruction"}
+VARIANTS: Mapping[str, Variant] = {
+    "gmvae_tv": Variant(about="restoration under a Gaussian-mixture VAE, the paper's method"),
+    "vae_tv": Variant(about="restoration under a plain VAE", config={"prior": "vae"}),
+    "gmvae_reconstruction": Variant(about="residual of the GMVAE's output", config=_RECONSTRUCTION),
+    "vae_reconstruction": Variant(about="residual of the VAE's output", config={"prior": "vae", **_RECONSTRUCTION}),
+    "vae_256": Variant(
+        about="VAE with a code of 256 numbers, its residual",
+        config={"prior": "vae", "code_length": 256, **_RECONSTRUCTION},
+    ),
+    "vae_128": Variant(
+        about="VAE with a code of 128 numbers, its residual",
+        config={"prior": "vae", "code_length": 128, **_RECONSTRUCTION},
+    ),
+    "aae_128": Variant(
+        about="adversarial autoencoder, its residual", config={"prior": "aae", "code_length": 128, **_RECONSTRUCTION}
+    ),
+    "anogan": Variant(
+        about="GAN, residual to the closest image it makes",
+        config={"prior": "gan", "code_length": 128, "detection": "search"},
+    ),
+    "k3": Variant(about="3 clusters (table 2)", config={"num_clusters": 3}),
+    "k6": Variant(about="6 clusters (table 2, and the authors' code)", config={"num_clusters": 6}),
+    "k9": Variant(about="9 clusters (table 2)", config={"num_clusters": 9}),
+    "k12": Variant(about="12 clusters (table 2)", config={"num_clusters": 12}),
+    "text_steps": Variant(
+        about="restoration steps as in the text, unclipped and everywhere",
+        config={"alpha": (1e-3,), "clip": 0.0, "masked": False, "restore_steps": 500},
+    ),
+    "authors_steps": Variant(about="restoration steps as in the authors' code", config=_AUTHORS),
+    "sampled_z": Variant(about="z drawn anew at each restoration step (authors' code)", config={"latent": "sample"}),
+    "free_nats": Variant(about="0.5 nats of KL(c) for free (authors' code)", config={"c_free_nats": 0.5}),
+    "resp_authors": Variant(about="responsibilities as in the authors' code", config={"resp": "authors"}),
+    "authors": Variant(
+        about="all of the authors' code's departures together",
+        config={**_AUTHORS, "num_clusters": 6, "latent": "sample", "c_free_nats": 0.5, "resp": "authors"},
+    ),
+    "unmatched": Variant(about="without histogram matching", config={"match_histogram": False}),
+}
+
+
+def latent_shape(config: GmvaeConfig) -> tuple[int, ...]:
+    """Of one slice's z: (1, h, w), or (code_length,). 158 x 198 gives 32 x 42 (table 3)."""
+    side = [((n - 3) // 2 + 1 - 4 - 3) // 2 + 1 - 4 for n in config.shape]
+    return (config.code_length,) if config.code_length else (1, side[0], side[1])
+
+
+def map_shape(config: GmvaeConfig) -> tuple[int, int]:
+    """Rows and columns of the latent map, also where it is squeezed into a code."""
+    _, rows, columns = latent_shape(GmvaeConfig(shape=config.shape))
+    return rows, columns
+
+
+def trunk(width: int) -> nn.Sequential:
+    """The six unpadded 3x3 layers that q(z|X) and q(w|X) share (table 3)."""
+    layers: list[nn.Module] = []
+    for channels, stride in zip((1, *[width] * 5), (2, 1, 1, 2, 1, 1), strict=True):
+        layers += [nn.Conv2d(channels, width, 3, stride), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class Decoder(nn.Module):
+    """p(X|z): mean and log inverse variance of every pixel, (B, 1, H, W) each (table 3).
+
+    The table's sizes close only if each 3x3 layer grows the map by two: transposed without padding, or padded by two.
+    """
+
+    def __init__(self, config: GmvaeConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.map_shape = map_shape(config)
+        self.from_code = (
+            nn.Linear(config.code_length, self.map_shape[0] * self.map_shape[1]) if config.code_length else None
+        )
+        self.body = nn.Sequential(
+            nn.ConvTranspose2d(1, width, 1),
+            nn.ReLU(),
+            *(layer for _ in range(2) for layer in (nn.ConvTranspose2d(width, width, 3), nn.ReLU())),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(width, width, 3, padding=2),
+            nn.ReLU(),
+            *(layer for _ in range(2) for layer in (nn.ConvTranspose2d(width, width, 3), nn.ReLU())),
+            nn.Upsample(scale_factor=2),
+        )
+        self.mean = nn.Conv2d(width, 1, 3, padding=2)
+        self.log_precision = nn.Conv2d(width, 1, 3, padding=2)
+        self.most = -2 * float(np.log(config.min_sigma))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents of B slices to mean and log inverse variance."""
+        if self.from_code is not None:
+            z = self.from_code(z).view(-1, 1, *self.map_shape)
+        features = self.body(z)
+        return self.mean(features), self.log_precision(features).clamp(0.0, self.most)
+
+
+class Encoder(nn.Module):
+    """Mean and log variance of q(z|X), for the GMVAE also of q(w|X): (B, heads, *latent)."""
+
+    def __init__(self, config: GmvaeConfig) -> None:
+        super().__init__()
+        self.latent = latent_shape(config)
+        self.heads = 4 if config.prior == "gmvae" else 2
+        rows, columns = map_shape(config)
+        self.trunk = trunk(config.width)
+        self.head: nn.Module = nn.Conv2d(config.width, self.heads, 1)
+        if config.code_length:
+            size = config.width * rows * columns
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(size, self.heads * config.code_length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Slices (B, 1, H, W) to the heads, in the order mean and log variance of z, then of w."""
+        out: Tensor = self.head(self.trunk(x))
+        return out.view(len(x), self.heads, *self.latent)
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """Terms of equation 2 for each slice, (B,): what is maximised is likelihood - kl_z - kl_w - kl_c."""
+
+    likelihood: Tensor
+    kl_z: Tensor
+    kl_w: Tensor
+    kl_c: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The evidence lower bound in nats, summed over pixels, (B,)."""
+        return self.likelihood - self.kl_z - self.kl_w - self.kl_c
+
+
+class Prior(nn.Module):
+    """The VAE or GMVAE of healthy slices."""
+
+    def __init__(self, config: GmvaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        if config.prior == "gmvae":  # p(z|w,c): means and log inverse variances of K clusters at every latent pixel
+            layers = (nn.Conv2d(1, config.width, 1), nn.ReLU(), nn.Conv2d(config.width, 2 * config.num_clusters, 1))
+            self.mixture = nn.Sequential(*layers)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Decoded mean of q(z|X), (B, 1, H, W)."""
+        mean: Tensor = self.decoder(self.encoder(x)[:, 0])[0]
+        return mean
+
+    def forward(self, x: Tensor, noise: Tensor | None = None, *, fixed_sigma: bool = False) -> Elbo:
+        """Equation 1 or 2.
+
+        Args:
+            x: slices, (B, 1, H, W).
+            noise: standard normal, (B, 2, *latent), for the samples of z and w; None takes their means.
+            fixed_sigma: take sigma_X as 1/sqrt(2) and drop constants, as while restoring.
+        """
+        stats = self.encoder(x)
+        mu_z, log_z = stats[:, 0], stats[:, 1].clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
+        z = mu_z if noise is None else mu_z + (0.5 * log_z).exp() * noise[:, 0]
+        mu_x, log_precision = self.decoder(z)
+        error = (x - mu_x).square()
+        if fixed_sigma:  # the density of N(X; mu_X, 1/2), up to a constant (sec. 2.2)
+            density = -error
+        else:
+            density = 0.5 * (log_precision - log_precision.exp() * error - float(np.log(2 * np.pi)))
+        likelihood = density.flatten(1).sum(1)
+        if self.config.prior != "gmvae":
+            nothing = torch.zeros_like(likelihood)
+            return Elbo(likelihood, standard_kl(mu_z, log_z).flatten(1).sum(1), nothing, nothing)
+        mu_w, log_w = stats[:, 2], stats[:, 3].clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
+        w = mu_w if noise is None else mu_w + (0.5 * log_w).exp() * noise[:, 1]
+        mu_k, log_precision_k = self.mixture(w).chunk(2, dim=1)  # (B, K, h, w)
+        log_precision_k = log_precision_k.clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
+        p = responsibilities(z, mu_k, log_precision_k, self.config.resp)
+        kl_k = gaussian_kl(mu_z, log_z, mu_k, -log_precision_k)
+        kl_c = cluster_kl(p).clamp_min(self.config.c_free_nats) if self.config.c_free_nats else cluster_kl(p)
+        parts = ((p * kl_k).sum(1), standard_kl(mu_w, log_w), kl_c)
+        return Elbo(likelihood, *(part.flatten(1).sum(1) for part in parts))
+
+
+def standard_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL[N(mean, variance) || N(0, 1)] of each element, nats."""
+    return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1)
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
+    """KL[N(mean, variance) || N(other)] of each element, nats; broadcasts."""
+    ratio = (log_variance - other_log_variance).exp()
+    distance = (mean - other_mean).square() * (-other_log_variance).exp()
+    return 0.5 * (ratio + distance - 1 - log_variance + other_log_variance)
+
+
+def responsibilities(z: Tensor, mean: Tensor, log_precision: Tensor, kind: str = "density") -> Tensor:
+    """p(c|z,w) at every latent pixel (uniform p(c) cancels).
+
+    Args:
+        z: (B, 1, h, w).
+        mean: of each cluster, (B, K, h, w).
+        log_precision: log inverse variance of each cluster, same shape.
+        kind: ``density``, or ``authors``: their code subtracts the log inverse variance instead of adding half of it.
+
+    Returns:
+        (B, K, h, w), summing to 1 over K.
+    """
+    weight = 0.5 if kind == "density" else -1.0
+    log_density = weight * log_precision - 0.5 * log_precision.exp() * (z - mean).square()
+    return log_density.softmax(dim=1)
+
+
+def cluster_kl(p: Tensor) -> Tensor:
+    """KL[p(c|z,w) || uniform] at every latent pixel, (B, h, w), nats: 0 where all clusters share, log K at most."""
+    return torch.special.xlogy(p, p).sum(1) + float(np.log(p.shape[1]))
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Anisotropic: absolute differences along both axes, summed over the slice, (B,)."""
+    return x.diff(dim=-1).abs().flatten(1).sum(1) + x.diff(dim=-2).abs().flatten(1).sum(1)
+
+
+def restore(prior: Prior, y: Tensor, tv_weight: float, *, seed: int = 0) -> Tensor:
+    """Algorithm 1: climb ELBO(X) - lambda TV(X - Y) from X = Y.
+
+    Args:
+        prior: trained on healthy slices.
+        y: slices, (B, 1, H, W).
+        tv_weight: lambda.
+        seed: of the samples of z, where the config asks for them.
+
+    Returns:
+        X after ``restore_steps`` steps, same shape.
+    """
+    config = prior.config
+    brain = (y > 0).to(y.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    prior.requires_grad_(False)
+    x = y.clone()
+    for step in range(config.restore_steps):
+        noise = None
+        if config.latent == "sample":
+            noise = torch.randn((len(y), 2, *prior.encoder.latent), generator=generator).to(y)
+        x.requires_grad_(True)
+        objective = prior(x, noise, fixed_sigma=True).total - tv_weight * total_variation(x - y)
+        (gradient,) = torch.autograd.grad(objective.sum(), x)
+        if config.clip:
+            gradient = gradient.clamp(-config.clip, config.clip)
+        if config.masked:
+            gradient = gradient * brain
+        x = x.detach() + config.alpha[0 if step < 100 else -1] * gradient
+    return x
+
+
+class SliceLearner(Learner):
+    """What the learners of this file and of `adversarial` share: slices of healthy scans as samples."""
+
+    def __init__(self, config: GmvaeConfig, cases: Sequence[Case], cache: SampleCache | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.slices = HealthySlices(config.grid, cases, config.every, cache)
+        per_epoch = -(-len(self.slices) // config.batch_size)
+        epochs = max(1, round(config.num_steps / per_epoch))
+        self.schedule = Schedule(num_epochs=epochs, batch_size=config.batch_size, validate_every_epochs=0)
+
+    def num_samples(self) -> int:
+        """Slices with brain in them."""
+        return len(self.slices)
+
+    def sample_name(self, index: int) -> str:
+        """Case and slice."""
+        return self.slices.name(index)
+
+    def collate(self, indices: Sequence[int], epoch: int) -> dict[str, Tensor]:
+        """Slices (B, 1, H, W) with their numbers; the paper does not augment."""
+        return {"x": self.slices.batch(indices), "index": torch.tensor(list(indices))}
+
+
+def sample_noise(step: Step, batch: Mapping[str, Tensor], shape: Sequence[int], key: str = "z") -> Tensor:
+    """Standard normal numbers for each slice of a batch, (B, *shape), the same on any number of workers."""
+    drawn = [torch.randn(*shape, generator=step.generator(key, int(index))) for index in batch["index"]]
+    return torch.stack(drawn).to(batch["x"].device)
+
+
+class PriorLearner(SliceLearner):
+    """Maximises the ELBO on slices of healthy scans."""
+
+    def __init__(self, config: GmvaeConfig, cases: Sequence[Case], cache: SampleCache | None = None) -> None:
+        super().__init__(config, cases, cache)
+        self.networks = nn.ModuleDict({"prior": Prior(config)})
+
+    def configure_optimizers(self) -> dict[str, Optimizer]:
+        """Adam with its default moments (appendix B)."""
+        return {"prior": Adam(self.networks.parameters(), lr=self.config.lr)}
+
+    def training_step(self, batch: dict[str, Tensor], step: Step) -> dict[str, SumCount]:
+        """One update on -ELBO, summed over pixels and averaged over slices."""
+        x = batch["x"]
+        noise = sample_noise(step, batch, (2, *latent_shape(self.config)))
+        with step.autocast():
+            elbo: Elbo = self.networks["prior"](x, noise)
+        loss = -elbo.total.float().sum()
+        step.backward(step.mean(loss, len(x)))
+        step.update("prior")
+        terms = {"loss": loss, "kl_z": elbo.kl_z.sum(), "kl_w": elbo.kl_w.sum(), "kl_c": elbo.kl_c.sum()}
+        return {name: SumCount(term.detach(), len(x)) for name, term in terms.items()}
+
+
+def make_learner(config: GmvaeConfig, cases: Sequence[Case], cache: SampleCache | None = None) -> Learner:
+    """The learner of the config's prior, built on every worker."""
+    if config.prior in ("gmvae", "vae"):
+        return PriorLearner(config, cases, cache)
+    from medray.systems.anomaly.adversarial import AaeLearner, GanLearner
+
+    return (AaeLearner if config.prior == "aae" else GanLearner)(config, cases, cache)
+
+
+def load_healer(config: GmvaeConfig, weights: Path, tv_weight: float) -> Callable[[Tensor], Tensor]:
+    """A function from slices (B, 1, H, W) to what they would look like without lesions."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.prior == "gan":
+        from medray.systems.anomaly.adversarial import load_searcher
+
+        return load_searcher(config, weights, device)
+    prior = Prior(config)
+    load_network(prior, weights, prefix="prior.")
+    prior.to(device).eval().requires_grad_(False)
+    if config.detection == "restoration":
+        return lambda y: restore(prior, y.to(device), tv_weight).cpu()
+    return lambda y: prior.reconstruct(y.to(device)).cpu()
+
+
+def detect(healer: Callable[[Tensor], Tensor], scan: Scan, every: int = 1) -> Detected:
+    """The healthy version and the residual of every n-th listed slice of a scan; other slices stay as they are."""
+    healthy = scan.image.copy()
+    chosen = list(scan.listed[::every])
+    for first in range(0, len(chosen), _SLICES_AT_ONCE):
+        part = chosen[first : first + _SLICES_AT_ONCE]
+        healthy[part] = healer(torch.from_numpy(scan.image[part][:, None]))[:, 0].numpy()
+    residual = np.abs(scan.image - healthy) * scan.brain  # D = |Y - X| (sec. 2.2)
+    return Detected(scan, healthy, residual.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one TV weight does to held-out healthy scans.
+
+    Attributes:
+        tv_weight: lambda.
+        change: mean over subjects of the summed absolute residual, epsilon(lambda) (sec. 2.3).
+        thresholds: smallest residual that keeps the false positive rate at or below each of `LIMITS` (sec. 2.4).
+    """
+
+    tv_weight: float
+    change: float
+    thresholds: Mapping[int, float]
+
+
+def calibrate(
+    config: GmvaeConfig, weights: Path, cases: Sequence[Case], cache: SampleCache, tv_weight: float
+) -> Calibration:
+    """Sections 2.3 and 2.4: nothing but healthy scans is looked at."""
+    healer, reader = load_healer(config, weights, tv_weight), ScanReader(config.grid, cache=cache)
+    change, residuals = 0.0, []
+    for case in cases:
+        found = detect(healer, reader.read(case), config.every)
+        chosen = list(found.scan.listed[:: config.every])
+        change += float(found.residual[chosen].sum())
+        residuals.append(found.residual[chosen][found.scan.brain[chosen]])
+    pooled = np.concatenate(residuals)
+    return Calibration(
+        tv_weight, change / len(cases), {limit: threshold_at_fpr(pooled, limit / 100) for limit in LIMITS}
+    )
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained model with its lambda, thresholds and reference histogram."""
+
+    config: GmvaeConfig
+    trained: Trained
+
+    @property
+    def thresholds(self) -> dict[int, float]:
+        """Residual by false positive rate in percent."""
+        return {int(limit): float(value) for limit, value in self.trained.about["thresholds"].items()}
+
+    def __call__(self, cases: Sequence[Case], cache: SampleCache | None = None) -> list[Detected]:
+        """Scans of another scanner are matched to the reference first."""
+        about = self.trained.about
+        assert self.trained.weights is not None
+        reader = ScanReader(self.config.grid, about["reference"], cache)
+        healer = load_healer(self.config, self.trained.weights, about["tv_weight"])
+        return [detect(healer, reader.read(case, match=self.config.match_histogram)) for case in cases]
+
+
+def _score_cases(detector: Detector, cache: SampleCache, numbered: Sequence[tuple[int, Case]]) -> list[Any]:
+    """Row, counts and, for the first few, what to draw."""
+    found = detector([case for _, case in numbered], cache)
+    return [
+        (*score(one, detector.thresholds), one if number < _EXAMPLES_DRAWN else None)
+        for (number, _), one in zip(numbered, found, strict=True)
+    ]
+
+
+class GmvaeTv(System[GmvaeConfig]):
+    """Unsupervised lesion detection by restoration under a prior of healthy brains."""
+
+    slug = "gmvae_tv"
+    config_class = GmvaeConfig
+    predict_inputs = ("image",)
+    presets: ClassVar[Mapping[str, Preset]] = PRESETS
+    variants: ClassVar[Mapping[str, Variant]] = VARIANTS
+
+    def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
+        """Images; label maps tell patients from healthy subjects and are never trained on."""
+        return ("image",)
+
+    def split(self, source: Source, seed: int) -> Splits:
+        """Healthy subjects train and set thresholds, those with a label map test; a given split decides where there
+        is one.
+        """
+        if any("split" in case.attributes for case in source.cases):
+            return split_by_patient(source.cases, seed=seed)
+        ill = {case.patient for case in source.cases if "label" in case.fields}
+        healthy = [case for case in source.cases if case.patient not in ill]
+        patients = tuple(case for case in source.cases if case.patient in ill)
+        if len({case.patient for case in healthy}) < 2:
+            raise UserError(
+                f"{source.spec} has {len(healthy)} healthy subjects (cases without a label map); at least two are "
+                "needed, one to learn from and one to set thresholds on"
+            )
+        fraction, test = self.config.validation_fraction, 0.0 if patients else 0.2
+        parts = split_by_patient(healthy, validation=fraction, test=test, seed=seed)
+        if not parts.validation:  # too few subjects for the fraction: one is held out all the same
+            held_out = parts.train[-1].patient
+            parts = Splits(
+                tuple(case for case in parts.train if case.patient != held_out),
+                tuple(case for case in parts.train if case.patient == held_out),
+                parts.test,
+            )
+        return Splits(parts.train, parts.validation, (*parts.test, *patients))
+
+    def train(self, work: Workbench, splits: Splits) -> Trained:
+        """Learn healthy slices, then set lambda and thresholds on held-out healthy subjects."""
+        config = self.config
+        if not splits.validation:
+            raise UserError("no healthy subject is held out to set lambda and thresholds on; give one the split val")
+        fit = work.fit(functools.partial(make_learner, config, splits.train, work.cache))
+        assert fit.weights is not None
+        lambdas = config.lambdas if config.detection == "restoration" else (0.0,)
+        work.say(f"setting lambda ({len(lambdas)} values) and thresholds on {len(splits.validation)} healthy subjects")
+        tries = work.map(
+            functools.partial(calibrate, config, fit.weights, splits.validation, work.cache), lambdas, name="calibrate"
+        )
+        best = min(tries, key=lambda one: one.change)
+        reference = reference_of(ScanReader(config.grid, cache=work.cache).read(splits.train[0]))
+        about = {
+            "reference": reference,
+            "tv_weight": best.tv_weight,
+            "thresholds": {str(limit): value for limit, value in best.thresholds.items()},
+            "changes": [[one.tv_weight, one.change] for one in tries],
+        }
+        metrics = {**fit.metrics, "tv_weight": best.tv_weight}
+        return Trained(weights=fit.weights, about=about, metrics=metrics, fits={"train": fit})
+
+    def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
+        """Judge every scan; scans without label map count as healthy."""
+        detector = Detector(self.config, trained)
+        numbered = [(number, case) for number, case in enumerate(sorted(cases, key=lambda c: "label" not in c.fields))]
+        chunks = [numbered[i : i + _CASES_PER_TASK] for i in range(0, len(numbered), _CASES_PER_TASK)]
+        scored = [
+            one
+            for part in work.map(functools.partial(_score_cases, detector, work.cache), chunks, name="evaluate")
+            for one in part
+        ]
+        drawn = [found for _, _, found in scored if found is not None]
+        figures = []
+        if drawn:
+            name = f"{self.config.prior}_{self.config.detection}"
+            figures = [picture(drawn, detector.thresholds[5], name=name, caption=f"{name}, threshold at 5 % FPR")]
+        return summarize([(row, counts) for row, counts, _ in scored], detector.thresholds, figures)
+
+    def predict(self, trained: Trained, request: PredictRequest) -> Prediction:
+        """Write the lesion map of a scan, with residual, restored scan, measurements and a picture beside it."""
+        detector = Detector(self.config, trained)
+        limit = _limit(request.options)
+        case = Case(stem_of(request.inputs[0]), "prediction", {"image": FileRef(str(request.inputs[0]))})
+        started = time.perf_counter()
+        (found,) = detector([case])
+        seconds = time.perf_counter() - started
+        original, grid, threshold = case.volume("image"), found.scan.grid, detector.thresholds[limit]
+        lesion = put_back((found.residual > threshold).astype(np.uint8), grid, original, order=0)
+        base = request.out.with_name(stem_of(request.out))
+        measured = {
+            "lesion_ml": float(lesion.array.sum() * np.prod(original.spacing) / 1000),
+            "mean_residual": float(found.residual[found.scan.brain].mean()) if found.scan.brain.any() else 0.0,
+            "threshold": threshold,
+            "healthy_fpr_percent": float(limit),
+            "tv_weight": float(trained.about["tv_weight"]),
+        }
+        caption = f"{case.id}, threshold {threshold:.3f} ({limit} % of healthy pixels)"
+        files = {
+            "lesions": write_volume(lesion, request.out),
+            "residual": write_volume(put_back(found.residual, grid, original), _beside(base, "residual")),
+            "restored": write_volume(put_back(found.healthy, grid, original), _beside(base, "restored")),
+            "measurements": write_bytes(
+                base.with_name(base.name + "_measurements.json"), json.dumps(measured, indent=1).encode()
+            ),
+            "picture": write_bytes(
+                base.with_name(base.name + "_overview.png"),
+                picture([found], threshold, name="prediction", caption=caption).png,
+            ),
+        }
+        return Prediction(files=files, metrics=measured, seconds=seconds)
+
+    @classmethod
+    def claim(cls, work: Workbench, preset: str) -> ClaimResult:
+        """Restoration beats reconstruction by the same models; the threshold from healthy scans is usable."""
+        base = cls.presets[preset]
+        names = ("gmvae_tv", "vae_tv", "vae_reconstruction", "gmvae_reconstruction")
+        arms = [
+            Arm(
+                name=name,
+                config=GmvaeConfig(**{**base.config, **cls.variants[name].config}),
+                data=base.data.replace("seed=0", "seed={seed}"),
+            )
+            for name in names
+        ]
+        scores = score_arms(work, cls, arms, seeds=range(work.seed, work.seed + base.seeds))
+        rows = [
+            {**row, "dice_fpr5_minus_youden": float(row["dice_fpr5"]) - float(row["dice_youden"])}
+            for row in scores.rows
+            if "dice_youden" in row
+        ]
+        return ClaimResult(checks=_judge(rows, scores.summaries), rows=[*scores.summaries, *rows])
+
+
+def _judge(rows: Sequence[Row], summaries: Sequence[Row]) -> list[ClaimCheck]:
+    """Both parts of the claim; AUC is pooled over a seed's patients, so each seed gives one difference."""
+    beats = "restoration under the {} beats its reconstruction residual by 0.05 AUC"
+    usable = "Dice at the threshold of 5 % of healthy pixels is no worse than at the label-informed Youden point"
+    return [
+        difference(summaries, "auc", "vae_tv", "vae_reconstruction", at_least=MIN_GAIN, statement=beats.format("VAE")),
+        difference(
+            summaries, "auc", "gmvae_tv", "vae_reconstruction", at_least=MIN_GAIN, statement=beats.format("GMVAE")
+        ),
+        bound(rows, "dice_fpr5_minus_youden", "gmvae_tv", at_least=0.0, statement=usable),
+    ]
+
+
+def _limit(options: Mapping[str, str]) -> int:
+    """The false positive rate asked for, in percent."""
+    unknown = sorted(set(options) - {"fpr"})
+    if unknown:
+        raise UserError(f"--option {unknown[0]} is unknown; gmvae_tv has fpr=1, fpr=5 or fpr=10")
+    limit = options.get("fpr", "5")
+    if limit not in {str(known) for known in LIMITS}:
+        raise UserError(f"--option fpr={limit}: thresholds were set for {', '.join(map(str, LIMITS))} percent")
+    return int(limit)
+
+
+def _beside(base: Path, name: str) -> Path:
+    return base.with_name(f"{base.name}_{name}.nii.gz")
