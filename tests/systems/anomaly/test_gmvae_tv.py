@@ -30,9 +30,10 @@ from medray.systems.anomaly.gmvae_tv import (
     Prior,
     cluster_kl,
     gaussian_kl,
+    judge,
     latent_shape,
+    log_responsibilities,
     make_learner,
-    responsibilities,
     restore,
     standard_kl,
     total_variation,
@@ -77,7 +78,7 @@ def test_every_variant_gives_slices_of_its_own_size(name: str) -> None:
 def test_responsibilities_at_distance_1(kind: str, expected: tuple[float, ...]) -> None:
     z = torch.ones(1, 1, 1, 1)
     log_precision = torch.tensor([-2.0, 0.0, 2.0]).view(1, 3, 1, 1)
-    p = responsibilities(z, torch.zeros(1, 3, 1, 1), log_precision, kind).flatten()
+    p = log_responsibilities(z, torch.zeros(1, 3, 1, 1), log_precision, kind).exp().flatten()
     assert_close(p, torch.tensor(expected), atol=2e-2, rtol=0)
     if kind == "density":
         density = Normal(0.0, (-0.5 * log_precision.flatten()).exp()).log_prob(torch.tensor(1.0))
@@ -91,8 +92,15 @@ def test_kl_terms_agree_with_torch() -> None:
     assert_close(standard_kl(mean, log_variance), kl_divergence(first, Normal(torch.zeros(50), torch.ones(50))))
     p = torch.rand(2, 4, 3, 3).softmax(1)
     uniform = Categorical(probs=torch.full((2, 3, 3, 4), 0.25))
-    assert_close(cluster_kl(p), kl_divergence(Categorical(probs=p.movedim(1, -1)), uniform), atol=1e-5, rtol=1e-4)
-    assert cluster_kl(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)).item() == pytest.approx(np.log(2))
+    assert_close(cluster_kl(p.log()), kl_divergence(Categorical(probs=p.movedim(1, -1)), uniform), atol=1e-5, rtol=1e-4)
+    assert cluster_kl(torch.tensor([0.0, -200.0]).view(1, 2, 1, 1)).item() == pytest.approx(np.log(2))
+
+
+def test_a_cluster_that_nobody_belongs_to_leaves_gradients_finite() -> None:
+    mean = torch.tensor([0.0, 100.0]).view(1, 2, 1, 1).requires_grad_(True)
+    cluster_kl(log_responsibilities(torch.zeros(1, 1, 1, 1), mean, torch.zeros(1, 2, 1, 1))).sum().backward()
+    assert mean.grad is not None
+    assert torch.isfinite(mean.grad).all()
 
 
 def test_equation_2_agrees_with_torch_distributions() -> None:
@@ -313,3 +321,25 @@ def test_unknown_options_are_named(trained: Trained, tmp_path: Path, options: di
     request = PredictRequest(inputs=[tmp_path / "scan.npy"], out=tmp_path / "o.nii.gz", options=options)
     with pytest.raises(UserError, match=next(iter(options))):
         GmvaeTv(TINY).predict(trained, request)
+
+
+def test_the_claim_is_judged_by_seed_and_by_patient() -> None:
+    rows: list[dict[str, object]] = []
+    for seed in (0, 1, 2):
+        for variant, auc in (("vae_restoration", 0.8), ("vae_reconstruction", 0.7), ("gmvae_restoration", 0.72)):
+            rows.append({"variant": variant, "seed": seed, "auc": auc + 0.01 * seed})
+        rows.append({"variant": "gmvae_reconstruction", "seed": seed, "auc": 0.7 + 0.01 * seed})
+        rows.append(
+            {
+                "variant": "gmvae_restoration",
+                "seed": seed,
+                "case": "a",
+                "dice_fpr5": 0.5,
+                "dice_youden": 0.4,
+                "auc": 0.1,
+            }
+        )
+    vae, gmvae, usable = judge(rows)  # type: ignore[arg-type]
+    assert (vae.value, vae.held) == (pytest.approx(0.1), True)
+    assert (gmvae.value, gmvae.held) == (pytest.approx(0.02), False)
+    assert (usable.value, usable.held) == (pytest.approx(0.1), True)
