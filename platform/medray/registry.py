@@ -35,12 +35,28 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="fedprox_attunet",
+        target="medray.systems.segmentation.fedprox_attunet:FedProxAttUNet",
+        task="segmentation",
+        title="breast tumors in ultrasound, segmented by a network that hospitals train without pooling their images",
+        paper="Gad et al., MIUA 2023",
+        inputs="2D images with lesion masks, by site (a folder per site or a manifest); one image to predict",
+    ),
+    Entry(
         slug="gmvae_tv",
-        target="medray.systems.anomaly.gmvae_tv:GmvaeTv",
+        target="medray.systems.anomaly.gmvae_tv_system:GmvaeTv",
         task="anomaly",
         title="lesions found without labels, as what changes when a scan is restored under a prior of healthy brains",
         paper="You et al., MIDL 2019",
         inputs="skull-stripped scans of healthy subjects to train on; one scan to predict",
+    ),
+    Entry(
+        slug="hybrid_cascade",
+        target="medray.systems.reconstruction.hybrid_cascade_system:HybridCascade",
+        task="reconstruction",
+        title="MR images from undersampled k-space by a cascade of networks in both domains with data consistency",
+        paper="Souza et al., MIDL 2019",
+        inputs="fully sampled complex k-space (HDF5, NPZ, NPY) or magnitude volumes to train on; one scan to predict",
     ),
     Entry(
         slug="suts",

@@ -155,6 +155,9 @@ class Workbench(Protocol):
         ``make_learner`` is picklable and is called once per worker. Stages of a chain have different names.
         """
 
+    def forget(self, name: str) -> None:
+        """Drop the checkpoints of a finished loop whose result is kept elsewhere, as of an earlier federated round."""
+
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """``[function(item) for item in items]``, side by side where there are workers: folds, sites, test cases."""
 
@@ -164,6 +167,17 @@ class Workbench(Protocol):
         """Like `map`, for functions that train: each gets a workbench of its own, in one process, under ``out/name/``.
 
         Folds, ensemble members, federated sites and the seeds of a claim run side by side this way.
+        """
+
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A piece of work that a resumed run does not do again: a federated round, the features of a data set.
+
+        Args:
+            name: of the folder ``out/stages/name``; different for every piece.
+            make: fills the empty folder it is given. What it leaves counts once it returns.
+
+        Returns:
+            the folder, whether it was filled now or before the run was interrupted.
         """
 
     def team(
@@ -241,6 +255,9 @@ class System(ABC, Generic[ConfigT]):
     a method without a gradient loop."""
     field_kinds: ClassVar[Mapping[str, Kind]] = {}
     """How fields of a user's folder or manifest are read where their name does not tell: ``{"psf": "array"}``."""
+
+    empty_labels: ClassVar[bool] = False
+    """Whether a label map without any object is a case like others (healthy patients) and not a mistake."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

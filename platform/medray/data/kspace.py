@@ -119,7 +119,8 @@ def checked_kspace(array: NDArray[Any], where: str) -> ComplexArray:
     middle = power[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
     if middle.mean() < (power.sum() - middle.sum()) / max(1, power.size - middle.size):
         raise UserError(
-            f"{where} has little signal in the middle of k-space; save it with zero frequency there (numpy.fft.fftshift)"
+            f"{where} has little signal in the middle of k-space; save it with zero frequency there "
+            "(numpy.fft.fftshift)"
         )
     return np.asarray(kspace, dtype=np.complex64)
 
@@ -182,8 +183,8 @@ class RawReader:
             return {"kspace": kspace, "mask": mask} if not mask.all() else self._full(kspace)
         if empty.mean() > _MANY_ZEROS:
             raise UserError(
-                f"{_where(case, 'kspace')} is k-space without its mask: {100 * empty.mean():.0f} % of its samples are 0 "
-                "in all slices, and only a mask tells those that were not measured; add the array mask, 1 where measured"
+                f"{_where(case, 'kspace')} is k-space without its mask: {100 * empty.mean():.0f} % of its samples are "
+                "0 in all slices, and only a mask tells those not measured; add the array mask, 1 where measured"
             )
         return self._full(kspace)
 

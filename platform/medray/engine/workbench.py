@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import append_json
+from medray.engine.stages import run_stage
 from medray.engine.world import World
 from medray.learner import Learner
 from medray.progress import Watcher
@@ -68,6 +70,13 @@ class InProcessWorkbench:
         with StopOnSignal(self.mirror) as host, watcher:
             return fit_result(run_loop(make_learner, World(), self.loop_settings(name), host))
 
+    def forget(self, name: str) -> None:
+        """See `Workbench.forget`."""
+        folder = self.out / "checkpoints" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.remote.folder(folder.relative_to(self.mirror.local).as_posix()).delete_all()
+
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """See `Workbench.map`."""
         return [function(item) for item in items]
@@ -77,6 +86,10 @@ class InProcessWorkbench:
     ) -> list[ResultT]:
         """See `Workbench.map_runs`."""
         return [function(self.nested(f"{name}/{index}"), item) for index, item in enumerate(items)]
+
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """See `Workbench.stage`."""
+        return run_stage(self.out / "stages" / name, make, self.mirror)
 
     @contextlib.contextmanager
     def team(

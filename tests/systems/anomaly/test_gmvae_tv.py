@@ -22,22 +22,19 @@ from medray.errors import UserError
 from medray.learner import Step
 from medray.system import PredictRequest, Trained
 from medray.systems.anomaly.gmvae_tv import (
-    VARIANTS,
     Decoder,
     Encoder,
     GmvaeConfig,
-    GmvaeTv,
     Prior,
     cluster_kl,
     gaussian_kl,
-    judge,
     latent_shape,
     log_responsibilities,
-    make_learner,
     restore,
     standard_kl,
     total_variation,
 )
+from medray.systems.anomaly.gmvae_tv_system import VARIANTS, GmvaeTv, judge, make_learner
 from medray.systems.anomaly.scans import matched, score, summarize
 
 TINY = GmvaeConfig(
