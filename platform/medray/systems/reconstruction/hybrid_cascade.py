@@ -261,9 +261,9 @@ class HybridLearner(Learner):
         return samples
 
     def _common_size(self, cases: Sequence[Case]) -> tuple[int, int]:
-        sizes = {case.id: self.reader.read(case).kspace.shape[-2:] for case in cases}
-        first, size = next(iter(sizes.items()))
-        for name, other in sizes.items():
+        sizes = [(case.id, self.reader.read(case).kspace.shape[-2:]) for case in cases]
+        first, size = sizes[0]
+        for name, other in sizes:
             if other != size:
                 raise UserError(
                     f"case {name} has images of {other[0]} x {other[1]} pixels and {first} of {size[0]} x {size[1]}; "
