@@ -250,6 +250,8 @@ class System(ABC, Generic[ConfigT]):
     variants: ClassVar[Mapping[str, Variant]]
     predict_inputs: ClassVar[tuple[str, ...]]
     """Names of the files `predict` takes, in order; see `input_names`."""
+    predict_suffix: ClassVar[str] = ".nii.gz"
+    """Suffix of the main result, ``--out``, that suits it; others that can hold it may work too."""
     learning_signal: ClassVar[tuple[str, Literal["max", "min"]] | None] = ("loss", "min")
     """The training metric that shows whether it learns, and the direction; held by a test on the smoke preset. None for
     a method without a gradient loop."""
