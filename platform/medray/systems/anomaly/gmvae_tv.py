@@ -50,6 +50,8 @@ class GmvaeConfig:
     """Pixels slices are cropped or padded to (paper 158 198). Sides of 2 mod 4 keep the unpadded layers exact."""
     spacing_mm: tuple[float, ...] = ()
     """Pixel size slices are resampled to, two values; the scans' own if left out (paper)."""
+    modality: str = ""
+    """Which images to take where the data has several per subject (paper T2); all if left out."""
     min_brain: float = 0.02
     """Share of pixels above background that a slice must have to be used (paper: more than none)."""
     every: int = 1

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from medray.data.cache import SampleCache
 from medray.data.case import Case, Source, Splits
+from medray.data.channels import of_modality
 from medray.data.fields import FileRef
 from medray.data.readers import stem_of
 from medray.data.slices import put_back
@@ -251,6 +252,10 @@ class GmvaeTv(System[GmvaeConfig]):
     empty_labels = True  # healthy controls among the scans to be judged
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
+
+    def arrange(self, cases: Sequence[Case]) -> Sequence[Case]:
+        """Images of one modality."""
+        return of_modality(cases, self.config.modality)
 
     def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
         """Images; label maps tell patients from healthy subjects and are never trained on."""

@@ -76,6 +76,8 @@ class HybridConfig:
     """Weight of the error at measured samples (RefineGAN's cycle, in brief)."""
     shape: tuple[int, ...] = ()
     """Rows and columns that images are cropped or padded to (paper 256 256); their own if left out."""
+    modality: str = ""
+    """Which images to take where the data has several per patient (paper T1); all if left out."""
     min_object: float = 0.05
     """Share of pixels above background that slices simulated from magnitude images must have to train on."""
     every: int = 1

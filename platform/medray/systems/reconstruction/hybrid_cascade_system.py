@@ -22,6 +22,7 @@ from torch import Tensor
 
 from medray.data.cache import SampleCache
 from medray.data.case import BadCase, Case, Source, Splits, Volume
+from medray.data.channels import of_modality
 from medray.data.fields import FileRef, Kind
 from medray.data.kspace import RawReader, RawScan, as_raw, from_kspace
 from medray.data.readers import stem_of
@@ -211,7 +212,7 @@ class HybridCascade(System[HybridConfig]):
 
     def arrange(self, cases: Sequence[Case]) -> Sequence[Case]:
         """Files with an array called kspace become raw data, with their mask."""
-        return [as_raw(case) for case in cases]
+        return [as_raw(case) for case in of_modality(cases, self.config.modality)]
 
     def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
         """K-space, or magnitude images that it is simulated from."""
