@@ -287,7 +287,7 @@ def test_the_mask_of_an_npy_is_given_beside_it(trained: Trained, tmp_path: Path)
         HybridCascade(TINY).predict(trained, request)
     options = {"mask": str(tmp_path / "mask.npy")}
     done = HybridCascade(TINY).predict(trained, replace(request, options=options))
-    assert read_volume(done.files["image"]).array.shape == (1, 32, 32, 2)
+    assert read_volume(done.files["image"]).array.shape == (1, 2, 32, 32)
     with pytest.raises(UserError, match="mask=FILE"):
         HybridCascade(TINY).predict(trained, replace(request, options={"masks": "x"}))
 

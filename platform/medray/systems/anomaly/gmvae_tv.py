@@ -161,7 +161,7 @@ class Decoder(nn.Module):
         if self.from_code is not None:
             z = self.from_code(z).view(-1, 1, *self.map_shape)
         features = self.body(z)
-        return self.mean(features), self.log_precision(features).clamp(0.0, self.most)
+        return self.mean(features).float(), self.log_precision(features).float().clamp(0.0, self.most)
 
 
 class Encoder(nn.Module):
@@ -180,7 +180,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Slices (B, 1, H, W) to the heads, in the order mean and log variance of z, then of w."""
-        out: Tensor = self.head(self.trunk(x))
+        out: Tensor = self.head(self.trunk(x)).float()
         return out.view(len(x), self.heads, *self.latent)
 
 
@@ -239,7 +239,7 @@ class Prior(nn.Module):
             return Elbo(likelihood, standard_kl(mu_z, log_z).flatten(1).sum(1), nothing, nothing)
         mu_w, log_w = stats[:, 2], stats[:, 3].clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
         w = mu_w if noise is None else mu_w + (0.5 * log_w).exp() * noise[:, 1]
-        mu_k, log_precision_k = self.mixture(w).chunk(2, dim=1)  # (B, K, h, w)
+        mu_k, log_precision_k = self.mixture(w).float().chunk(2, dim=1)  # (B, K, h, w)
         log_precision_k = log_precision_k.clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
         log_p = log_responsibilities(z, mu_k, log_precision_k, self.config.resp)
         kl_z = (log_p.exp() * gaussian_kl(mu_z, log_z, mu_k, -log_precision_k)).sum(1)
@@ -371,7 +371,7 @@ class PriorLearner(SliceLearner):
         noise = sample_noise(step, batch, (2, *latent_shape(self.config)))
         with step.autocast():
             elbo: Elbo = self.networks["prior"](x, noise)
-        loss = -elbo.total.float().sum()
+        loss = -elbo.total.sum()
         step.backward(step.mean(loss, len(x)))
         step.update("prior")
         terms = {"loss": loss, "kl_z": elbo.kl_z.sum(), "kl_w": elbo.kl_w.sum(), "kl_c": elbo.kl_c.sum()}

@@ -74,14 +74,19 @@ _PHANTOM: Mapping[str, Any] = {
     **_AUTHORS,
 }
 
-_CLAIM: Mapping[str, Any] = {"batch_size": 8, "num_steps": 1500, "lambdas": (0.6, 1.2, 1.8, 2.4)}
+_CLAIM: Mapping[str, Any] = {
+    "num_steps": 1500,
+    "restore_steps": 100,
+    "lambdas": (0.6, 1.2, 1.8, 2.4),
+    "validation_fraction": 0.08,
+}
 _CLAIM_DATA = "phantom:brain?kind=tumors&n=110&patients=10&size=62&slices=4&seed=0&shift=true"
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         about="phantom of 62 x 62 pixels, 300 updates; half a minute on 2 cores",
-        data="phantom:brain?kind=tumors&n=50&patients=5&size=62&slices=4&seed=0&shift=true",
-        config={**_PHANTOM, "batch_size": 8, "lambdas": (0.6, 1.8)},
+        data="phantom:brain?kind=tumors&n=70&patients=6&size=62&slices=2&seed=0&shift=true",
+        config={**_PHANTOM, "batch_size": 8, "restore_steps": 60, "lambdas": (0.6, 1.8), "validation_fraction": 0.04},
         compare=("vae_reconstruction",),
     ),
     "demo": Preset(
@@ -132,7 +137,7 @@ VARIANTS: Mapping[str, Variant] = {
     "k12": Variant(about="12 clusters (table 2)", config={"num_clusters": 12}),
     "text_steps": Variant(
         about="restoration steps as in the text, unclipped and everywhere",
-        config={"alpha": (1e-3,), "clip": 0.0, "masked": False, "restore_steps": 500},
+        config={"alpha": (1e-3,), "clip": 0.0, "masked": False},
     ),
     "authors_steps": Variant(about="restoration steps as in the authors' code", config=_AUTHORS),
     "sampled_z": Variant(about="z drawn anew at each restoration step (authors' code)", config={"latent": "sample"}),

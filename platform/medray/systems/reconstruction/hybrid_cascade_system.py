@@ -25,7 +25,7 @@ from medray.data.case import BadCase, Case, Source, Splits, Volume
 from medray.data.channels import of_modality
 from medray.data.fields import FileRef, Kind
 from medray.data.kspace import RawReader, RawScan, as_raw, from_kspace
-from medray.data.readers import stem_of
+from medray.data.readers import stem_of, suffix_of
 from medray.data.slices import put_back
 from medray.data.splits import split_by_patient
 from medray.data.writers import write_bytes, write_volume
@@ -205,7 +205,8 @@ class HybridCascade(System[HybridConfig]):
 
     slug = "hybrid_cascade"
     config_class = HybridConfig
-    predict_inputs = ("scan",)
+    predict_inputs = ("kspace",)
+    predict_suffix = ".npy"
     field_kinds: ClassVar[Mapping[str, Kind]] = {"kspace": "array", "mask": "array"}
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
@@ -287,7 +288,7 @@ class HybridCascade(System[HybridConfig]):
         np.save(buffer, found.steps[-1][:, 0] if found.steps[-1].shape[1] == 1 else found.steps[-1])
         picture = figure_of(found, "prediction", case.id)
         files = {
-            "image": write_volume(_on_users_grid(image, case, scan), request.out),
+            "image": write_volume(_as_volume(image, case, scan, request.out), request.out),
             "complex": write_bytes(base.with_name(base.name + "_complex.npy"), buffer.getvalue()),
             "measurements": write_bytes(
                 base.with_name(base.name + "_measurements.json"), json.dumps(measured, indent=1).encode()
@@ -415,11 +416,16 @@ def _asked(request: PredictRequest) -> Case:
     return replace(case, fields={**case.fields, "mask": FileRef(request.options["mask"], "array")})
 
 
-def _on_users_grid(image: NDArray[np.float32], case: Case, scan: RawScan) -> Volume:
-    """Slices of a volume back on its grid; slices of k-space, which has none, as (rows, columns, slices)."""
+def _as_volume(image: NDArray[np.float32], case: Case, scan: RawScan, out: Path) -> Volume:
+    """Slices of a volume back on its grid; those of k-space, which has none, as they came (NPY, NPZ), or with the
+    slices last, as viewers want them.
+    """
     if scan.grid is not None:
         return put_back(image, scan.grid, case.volume("image"))
-    return Volume(np.ascontiguousarray(np.moveaxis(image, 0, -1))[None], np.eye(4), case.id)
+    as_they_came = suffix_of(out) in (".npy", ".npz")
+    return Volume(
+        (image if as_they_came else np.ascontiguousarray(np.moveaxis(image, 0, -1)))[None], np.eye(4), case.id
+    )
 
 
 def _file(case: Case) -> str:
