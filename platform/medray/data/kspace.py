@@ -7,7 +7,7 @@ rows and columns; a last axis of two real numbers stands for real and imaginary 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -169,11 +169,20 @@ class RawReader:
         """
         if "kspace" not in case.fields:
             return self._simulated(case)
-        fields = [name for name in ("kspace", "mask") if name in case.fields]
-        key = ("raw", self.shape, case_fingerprint(case, fields))
-        kept = self.cache.get(key, lambda: self._decode(case))
+        kept = self._kept(case)
         mask = kept["mask"].astype(bool) if len(kept["mask"]) else None
         return RawScan(case.id, kept["kspace"], mask, None, range(len(kept["kspace"])))
+
+    def image(self, case: Case, z: int, coil: int = 0) -> ComplexArray:
+        """The complex image of one slice of a fully sampled case, (rows, columns)."""
+        if "kspace" in case.fields:
+            return from_kspace(self._kept(case)["kspace"][z, coil])
+        return self.slices.stack(case).image[z, 0].astype(np.complex64)
+
+    def _kept(self, case: Case) -> Mapping[str, NDArray[Any]]:
+        fields = [name for name in ("kspace", "mask") if name in case.fields]
+        key = ("raw", self.shape, case_fingerprint(case, fields))
+        return self.cache.get(key, lambda: self._decode(case))
 
     def _decode(self, case: Case) -> dict[str, NDArray[Any]]:
         kspace = checked_kspace(np.asarray(case.load("kspace")), _where(case, "kspace"))

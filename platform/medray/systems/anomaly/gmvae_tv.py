@@ -307,7 +307,6 @@ def restore(prior: Prior, y: Tensor, tv_weight: float, *, seed: int = 0) -> Tens
     config = prior.config
     brain = (y > 0).to(y.dtype)
     generator = torch.Generator().manual_seed(seed)
-    prior.requires_grad_(False)
     x = y.clone()
     for step in range(config.restore_steps):
         noise = None

@@ -138,8 +138,7 @@ class HealthySlices:
     def batch(self, indices: Sequence[int]) -> Tensor:
         """Slices by number, (B, 1, H, W) in [0, 1]."""
         refs = [self.refs[index] for index in indices]
-        slices = [self.reader.read(case).image[z] for case, z in refs]
-        return torch.from_numpy(np.stack(slices)[:, None])
+        return torch.from_numpy(np.stack([self.reader.slices.stack(case).image[z, :1] for case, z in refs]))
 
 
 def reference_of(scan: Scan) -> list[float]:

@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from medray.data.cache import SampleCache
 from medray.data.case import Case
-from medray.data.kspace import RawReader, from_kspace, gaussian_mask
+from medray.data.kspace import RawReader, gaussian_mask
 from medray.errors import UserError
 from medray.learner import Learner, Schedule, Step, SumCount
 from medray.nn.kspace import Convention, consistent, magnitude, mask_in, to_image, to_kspace
@@ -306,7 +306,7 @@ class HybridLearner(Learner):
 
     def _sample(self, sample: tuple[Case, int, int], mask_number: int) -> tuple[Tensor, Tensor]:
         case, z, coil = sample
-        image = two_channels(from_kspace(self.reader.read(case).kspace[z, coil]))[None]
+        image = two_channels(self.reader.image(case, z, coil))[None]
         mask = torch.from_numpy(_pooled_mask(self.config, self.size, mask_number)).float()[None, None]
         return image, mask
 
