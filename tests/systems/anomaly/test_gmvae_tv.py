@@ -188,8 +188,17 @@ def test_healthy_subjects_alone_are_tested_on_too() -> None:
 
 
 def test_too_few_healthy_subjects() -> None:
-    with pytest.raises(UserError, match="1 healthy subjects"):
-        GmvaeTv(TINY).split(Source("folder", subjects(1, 3), ""), seed=0)
+    for healthy, patients in ((1, 3), (2, 0)):
+        with pytest.raises(UserError, match=f"{healthy} healthy subjects"):
+            GmvaeTv(TINY).split(Source("folder", subjects(healthy, patients), ""), seed=0)
+
+
+def test_a_patient_in_the_training_split_is_refused() -> None:
+    healthy, ill = subjects(3, 1)[:3], subjects(3, 1)[3]
+    roles = zip((*healthy, ill), ("train", "train", "val", "train"), strict=True)
+    given = tuple(replace(case, attributes={**case.attributes, "split": role}) for case, role in roles)
+    with pytest.raises(UserError, match="t2/patient000 has a label map and is not in the split test"):
+        GmvaeTv(TINY).split(Source("x", given, ""), seed=0)
 
 
 @pytest.mark.parametrize(

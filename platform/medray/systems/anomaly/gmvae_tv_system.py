@@ -214,6 +214,10 @@ def calibrate(
         change += float(found.residual[chosen].sum())
         residuals.append(found.residual[chosen][found.scan.brain[chosen]])
     pooled = np.concatenate(residuals)
+    if not len(pooled):
+        raise UserError(
+            f"none of the {len(cases)} healthy scans held out for thresholds has a slice with enough brain in it"
+        )
     return Calibration(
         tv_weight, change / len(cases), {limit: threshold_at_fpr(pooled, limit / 100) for limit in LIMITS}
     )
@@ -272,14 +276,22 @@ class GmvaeTv(System[GmvaeConfig]):
         is one.
         """
         if any("split" in case.attributes for case in source.cases):
-            return split_by_patient(source.cases, seed=seed)
+            given = split_by_patient(source.cases, seed=seed)
+            for case in (*given.train, *given.validation):
+                if "label" in case.fields:
+                    raise UserError(
+                        f"case {case.id} has a label map and is not in the split test; only healthy subjects, who have "
+                        "none, are learned from"
+                    )
+            return given
         ill = {case.patient for case in source.cases if "label" in case.fields}
         healthy = [case for case in source.cases if case.patient not in ill]
         patients = tuple(case for case in source.cases if case.patient in ill)
-        if len({case.patient for case in healthy}) < 2:
+        needed = 2 if patients else 3
+        if len({case.patient for case in healthy}) < needed:
             raise UserError(
-                f"{source.spec} has {len(healthy)} healthy subjects (cases without a label map); at least two are "
-                "needed, one to learn from and one to set thresholds on"
+                f"{source.spec} has {len(healthy)} healthy subjects (cases without a label map); at least {needed} are "
+                "needed, to learn from, to set thresholds on and, without patients, to test on"
             )
         fraction, test = self.config.validation_fraction, 0.0 if patients else 0.2
         parts = split_by_patient(healthy, validation=fraction, test=test, seed=seed)
