@@ -18,6 +18,7 @@ from medray.data.fields import FileRef
 from medray.data.kspace import RawReader, from_kspace, gaussian_mask
 from medray.data.phantoms.brain import cases
 from medray.data.readers import read_volume
+from medray.data.sources import open_source
 from medray.engine.options import LoopOptions
 from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
@@ -331,3 +332,22 @@ def test_the_claim_is_judged_on_pairs() -> None:
     assert (final.value, final.held) == (pytest.approx(-0.2), False)
     assert [check.held for check in consistency] == [True] * 3
     assert "p = 0.031, 6 cases" in wilcoxon_note(rows, "kiki")  # type: ignore[arg-type]
+
+
+@pytest.mark.real_data
+def test_k_space_simulated_from_real_slices_trains_and_is_scored(real_data: Path, tmp_path: Path) -> None:
+    if not (real_data / "ms_brain_mni").is_dir():
+        pytest.skip(f"{real_data} has no ms_brain_mni")
+    config = replace(TINY, modality="t1", every=30, shape=(96, 112), test_fraction=0.5, validation_fraction=0.0)
+    system = HybridCascade(config)
+    source = open_source(str(real_data / "ms_brain_mni"))
+    cases_of_t1 = tuple(system.arrange(source.cases))
+    assert [case.id for case in cases_of_t1] == ["t1/patient07", "t1/patient26"]
+    splits = system.split(replace(source, cases=cases_of_t1), seed=0)
+    work = bench(tmp_path)
+    trained = system.train(work, splits)
+    assert trained.about["simulated"] is True
+    evaluation = system.evaluate(work, trained, splits.test)
+    assert len(evaluation.rows) == 1
+    assert np.isfinite(list(evaluation.summary.values())).all()
+    assert 10 < evaluation.summary["initial_psnr_db"] < 40
