@@ -341,8 +341,8 @@ class GmvaeTv(System[GmvaeConfig]):
         drawn = [found for _, _, found in scored if found is not None]
         figures = []
         if drawn:
-            name = f"{self.config.prior}_{self.config.detection}"
-            figures = [picture(drawn, detector.thresholds[5], name=name, caption=f"{name}, threshold at 5 % FPR")]
+            caption = f"{self.config.prior}, {self.config.detection}: threshold at 5 % of healthy pixels"
+            figures = [picture(drawn, detector.thresholds[5], name="lesions", caption=caption)]
         return summarize([(row, counts) for row, counts, _ in scored], detector.thresholds, figures)
 
     def predict(self, trained: Trained, request: PredictRequest) -> Prediction:

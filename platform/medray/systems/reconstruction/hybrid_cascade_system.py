@@ -365,9 +365,9 @@ def _score_case(
     row.update({name: float(np.mean(slices)) for name, slices in values.items() if slices})
     if number >= _EXAMPLES_DRAWN or not len(found.scan.kspace):
         return row, values, None
-    caption = f"{case.id}: {row.get('psnr_db', float('nan')):.1f} dB"
-    kind = config.order if reconstructor.cascade else "zero_filled"
-    return row, values, figure_of(found, f"{kind}_{config.block}_{number}", caption)
+    kind = f"{config.order} of {config.block}" if reconstructor.cascade else "zero-filled"
+    caption = f"{kind}, {case.id}: {row.get('psnr_db', float('nan')):.1f} dB"
+    return row, values, figure_of(found, f"slice{number}", caption)
 
 
 def scores_of(found: Reconstruction) -> dict[str, list[float]]:
