@@ -385,7 +385,7 @@ def scores_of(found: Reconstruction, *, blocks: bool = True) -> dict[str, list[f
     for z in [z for z in range(len(reference)) if np.ptp(reference[z]) > 0]:
         for step in range(last + 1):
             scores = image_quality(found.combined(step)[z], reference[z])
-            if step > 0:
+            if blocks and step > 0:
                 values.setdefault(f"block{step}_nrmse_percent", []).append(scores["nrmse_percent"])
             for prefix in [*(["initial_"] if step == 0 else []), *([""] if step == last else [])]:
                 for name, value in scores.items():
