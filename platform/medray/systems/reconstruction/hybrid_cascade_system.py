@@ -90,8 +90,8 @@ PRESETS: Mapping[str, Preset] = {
     "magnitude": Preset(
         about="k-space simulated from magnitude volumes without phase; give --data FOLDER; ten minutes",
         data="",
-        config={"filters": 16, "batch_size": 4, "num_epochs": 6, "every": 4, "test_fraction": 0.5},
-        compare=("zero_filled", "kiki", "deep_cascade"),
+        config={"filters": 16, "batch_size": 4, "num_epochs": 20, "every": 2, "test_fraction": 0.5},
+        compare=("kiki",),
     ),
 }
 
