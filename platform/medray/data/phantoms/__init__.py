@@ -6,5 +6,7 @@ or switches with defaults; their names and types are what ``phantom:NAME?paramet
 
 GENERATORS: dict[str, str] = {
     "abdomen": "medray.data.phantoms.abdomen:cases",
+    "kidney": "medray.data.phantoms.histology:kidney_cases",
+    "nuclei": "medray.data.phantoms.histology:nuclei_cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""
