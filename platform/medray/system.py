@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from medray.data.cache import SampleCache
 from medray.data.case import BadCase, Case, Source, Splits
+from medray.data.fields import Kind
 from medray.learner import Learner
 
 ConfigT = TypeVar("ConfigT")
@@ -125,6 +126,7 @@ class Workbench(Protocol):
     out: Path
     """The run directory."""
     seed: int
+    """Of what is trained next; the run's until a system sets another, as a claim does for each of its seeds."""
 
     @property
     def cache(self) -> SampleCache:
@@ -160,6 +162,8 @@ class Trained:
 
     Attributes:
         weights: safetensors file, or None for a method with nothing to learn.
+        files: further files of the model by name, each with a suffix that says what it is: boosted trees as JSON, the
+            weights of a second stage. Never a pickle.
         about: plain values a prediction needs (label names, normalization, input kinds); saved as JSON.
         metrics: what training itself measured.
         fits: the gradient loops it ran, by name.
@@ -169,6 +173,7 @@ class Trained:
     about: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     fits: Mapping[str, FitResult] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -205,9 +210,12 @@ class System(ABC, Generic[ConfigT]):
     presets: ClassVar[Mapping[str, Preset]]
     variants: ClassVar[Mapping[str, Variant]]
     predict_inputs: ClassVar[tuple[str, ...]]
-    """Names of the files `predict` takes, in order."""
-    learning_signal: ClassVar[tuple[str, Literal["max", "min"]]] = ("loss", "min")
-    """The training metric that shows whether it learns, and the direction; held by a test on the smoke preset."""
+    """Names of the files `predict` takes, in order; see `input_names`."""
+    learning_signal: ClassVar[tuple[str, Literal["max", "min"]] | None] = ("loss", "min")
+    """The training metric that shows whether it learns, and the direction; held by a test on the smoke preset. None for
+    a method without a gradient loop."""
+    field_kinds: ClassVar[Mapping[str, Kind]] = {}
+    """How fields of a user's folder or manifest are read where their name does not tell: ``{"psf": "array"}``."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -215,6 +223,24 @@ class System(ABC, Generic[ConfigT]):
     @abstractmethod
     def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
         """Fields every case must have: those to train on, or those to be scored."""
+
+    def arrange(self, cases: Sequence[Case]) -> Sequence[Case]:
+        """What the source found, regrouped into what this system takes as one case; as it is unless overridden.
+
+        Called before anything is read. See `medray.data.channels.by_patient` for the modalities of a patient.
+
+        Raises:
+            UserError: the cases cannot be grouped (a modality that nobody has).
+        """
+        return cases
+
+    def input_names(self, known: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of the files `predict` takes with this model, in order; `predict_inputs` unless overridden.
+
+        Args:
+            known: ``Trained.about`` of the model.
+        """
+        return self.predict_inputs
 
     def expected_dims(self) -> int | None:
         """2 or 3 where every image must have that many spatial axes; None where both will do."""

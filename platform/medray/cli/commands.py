@@ -37,7 +37,7 @@ def train(slug: str, argv: Sequence[str], prog: str) -> int:
 def predict(slug: str, argv: Sequence[str], prog: str) -> int:
     """Use a checkpoint on new scans; prints what was written and how long it took."""
     description = _description(slug, "predict", prog)
-    asked = flags.parse_predict(registry.load(slug), registry.entry(slug), argv, prog=prog, description=description)
+    asked = flags.parse_predict(registry.load(slug), argv, prog=prog, description=description)
     existing("--checkpoint", asked.checkpoint, "a run directory or a checkpoint folder in one")
     for flag, paths in (("--input", asked.input), ("--labels", asked.labels)):
         for path in paths:

@@ -21,7 +21,6 @@ from medray.cli.app import unknown
 from medray.cli.sentences import parse
 from medray.engine.options import RunOptions
 from medray.errors import UserError
-from medray.registry import Entry
 from medray.system import System
 
 SystemClass = type[System[Any]]
@@ -213,23 +212,17 @@ def parse_evaluate(system: SystemClass, argv: Sequence[str], *, prog: str, descr
     return given.checkpoint, RunOptions(**_values(given, RunOptions))
 
 
-def parse_predict(
-    system: SystemClass, entry: Entry, argv: Sequence[str], *, prog: str, description: str
-) -> PredictFlags:
+def parse_predict(system: SystemClass, argv: Sequence[str], *, prog: str, description: str) -> PredictFlags:
     """Parse the flags of `predict`.
 
     Raises:
-        UserError: the arguments do not fit, or are not as many inputs as the system takes.
+        UserError: the arguments do not fit.
     """
     names = ", ".join(system.predict_inputs)
     inputs = Annotated[tuple[Path, ...], tyro.conf.arg(help=f"Files or folders, in this order: {names}.")]
     described = [("input", inputs, field())]
     flags = make_dataclass("PredictFlags", described, bases=(PredictFlags,), frozen=True, kw_only=True)
-    given = parse(cast(type[PredictFlags], flags), argv, prog=prog, description=description)
-    expected = len(system.predict_inputs)
-    if len(given.input) != expected:
-        raise UserError(f"--input of {entry.slug} takes {expected} ({names}), got {len(given.input)}")
-    return given
+    return parse(cast(type[PredictFlags], flags), argv, prog=prog, description=description)
 
 
 def _check_compare(system: SystemClass, names: Sequence[str]) -> None:

@@ -22,11 +22,16 @@ CARD = "medray.json"
 
 
 def save_model(run: RunDirectory, system: System[Any], trained: Trained, *, variant: str) -> None:
-    """Write ``checkpoints/final/``: weights as safetensors and a JSON card that says how to rebuild the system."""
+    """Write ``checkpoints/final/``: weights as safetensors, the model's other files, and a JSON card that says how to
+    rebuild the system.
+    """
     folder = run.path / "checkpoints" / "final"
     folder.mkdir(parents=True, exist_ok=True)
     if trained.weights is not None:
         shutil.copyfile(on_this_machine(trained.weights), folder / WEIGHTS)
+    files = {name: f"{name}{path.suffix}" for name, path in trained.files.items()}
+    for name, path in trained.files.items():
+        shutil.copyfile(on_this_machine(path), folder / files[name])
     run.write_json(
         f"checkpoints/final/{CARD}",
         {
@@ -37,6 +42,7 @@ def save_model(run: RunDirectory, system: System[Any], trained: Trained, *, vari
             "about": trained.about,
             "metrics": trained.metrics,
             "weights": WEIGHTS if trained.weights is not None else None,
+            "files": files,
         },
     )
 
@@ -72,10 +78,12 @@ def load_model(where: str | Path, *, expect: str | None = None) -> tuple[System[
         raise UserError(f"{where} is a checkpoint of {slug}, not of {expect}; use `python jobs/{slug}.py predict`")
     system_class = registry.load(slug)
     weights = folder / WEIGHTS if card.get("weights") else None
-    if weights is not None and not weights.is_file():
-        raise UserError(f"the checkpoint {folder} has lost its {WEIGHTS}")
+    files = {name: folder / Path(kept).name for name, kept in (card.get("files") or {}).items()}
+    for kept in (*([weights] if weights else []), *files.values()):
+        if not kept.is_file():
+            raise UserError(f"the checkpoint {folder} has lost its {kept.name}")
     system = system_class(config_from_plain(system_class.config_class, config))
-    return system, Trained(weights=weights, about=about, metrics=card.get("metrics") or {}), card
+    return system, Trained(weights=weights, about=about, metrics=card.get("metrics") or {}, files=files), card
 
 
 def _fetched_model(url: str) -> Path:

@@ -197,7 +197,7 @@ class RayWorkbench(InProcessWorkbench):
 
     def nested(self, name: str) -> RayWorkbench:
         """A workbench of its own under this run, on the same workers."""
-        return RayWorkbench(self.out / name, self.options, mirror=self.mirror)
+        return RayWorkbench(self.out / name, replace(self.options, seed=self.seed), mirror=self.mirror)
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """See `Workbench.map`."""
@@ -215,7 +215,8 @@ class RayWorkbench(InProcessWorkbench):
         """See `Workbench.map_runs`."""
         import ray
 
-        out, options, url = self.out, self.options, self.url  # not self: a mirror does not travel
+        out, url = self.out, self.url  # not self: a mirror does not travel
+        options = replace(self.options, seed=self.seed)
 
         def run(index: int, item: ItemT) -> ResultT:
             part = f"{name}/{index}"

@@ -85,7 +85,7 @@ def evaluate(checkpoint: str | Path, options: RunOptions, *, expect: str | None 
         a run directory with evaluation.json and the report.
     """
     system, trained, card = load_model(checkpoint, expect=expect)
-    source = _checked(system, open_source(options.data), options, known=trained.about)
+    source = _checked(system, options, known=trained.about)
     run = RunDirectory.create(options.out, system.slug, "evaluate")
     splits = Splits(train=(), validation=(), test=source.cases)
     run.write_json("config.json", _describe(run, system, options, "", card["variant"], source, splits))
@@ -100,9 +100,11 @@ def evaluate(checkpoint: str | Path, options: RunOptions, *, expect: str | None 
 def predict(checkpoint: str | Path, request: PredictRequest, *, expect: str | None = None) -> Prediction:
     """Use a trained system on new scans, in this process."""
     system, trained, _ = load_model(checkpoint, expect=expect)
-    wanted = system.predict_inputs
+    wanted = system.input_names(trained.about)
     if len(request.inputs) != len(wanted):
-        raise UserError(f"--input takes {len(wanted)} files ({', '.join(wanted)}), got {len(request.inputs)}")
+        raise UserError(
+            f"--input of this {system.slug} model takes {len(wanted)} ({', '.join(wanted)}), got {len(request.inputs)}"
+        )
     for path in (*request.inputs, *request.labels):
         if not path.exists():
             raise UserError(f"there is no file {path}")
@@ -159,12 +161,14 @@ def _train(
 def _open_data(system: System[Any], options: RunOptions) -> tuple[Source, Splits]:
     if not options.data:
         raise UserError("this preset needs your own data; give a folder, a manifest or another source with --data")
-    source = _checked(system, open_source(options.data), options, known={})
+    source = _checked(system, options, known={})
     return source, system.split(source, options.seed)
 
 
-def _checked(system: System[Any], source: Source, options: RunOptions, *, known: Mapping[str, Any]) -> Source:
-    """The source without its bad cases, or an error that names them, as the options say."""
+def _checked(system: System[Any], options: RunOptions, *, known: Mapping[str, Any]) -> Source:
+    """The source as the system groups it, without its bad cases; or an error that names them, as the options say."""
+    source = open_source(options.data, fields=system.field_kinds)
+    source = replace(source, cases=tuple(system.arrange(source.cases)))
     with counted(f"checking {source.spec}", len(source.cases)) as tick:
         good, bad = check_cases(
             source.cases,

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,11 +88,13 @@ class InProcessWorkbench:
 
     def loop_settings(self, name: str) -> LoopSettings:
         """Settings of a gradient loop called ``name`` in this run."""
-        return LoopSettings(name=name, run=self.out, options=self.options, tensorboard=self.tensorboard)
+        options = replace(self.options, seed=self.seed)
+        return LoopSettings(name=name, run=self.out, options=options, tensorboard=self.tensorboard)
 
     def nested(self, name: str) -> InProcessWorkbench:
         """A workbench of its own under this run, in this process."""
-        return InProcessWorkbench(self.out / name, self.options, mirror=self.mirror, quiet=True, tensorboard=False)
+        options = replace(self.options, seed=self.seed)
+        return InProcessWorkbench(self.out / name, options, mirror=self.mirror, quiet=True, tensorboard=False)
 
 
 def fit_result(result: LoopResult) -> FitResult:

@@ -7,15 +7,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medray.data.sources import open_source
 from medray.errors import UserError
-from medray.metrics.statistics import paired_bootstrap
 from medray.system import ClaimCheck, ClaimResult, Row, Workbench
+from medray.systems.claims import Arm, bound, difference, score_arms
 from medray.systems.registration.suts_system import Suts, SutsSettings
 
 MIN_GAIN_OVER_MIND = 0.03
@@ -77,58 +75,25 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
         preset: a key of `SIZES`.
     """
     size = claim_size(preset)
-    seeds = [work.seed + offset for offset in range(size.seeds)]
-    work.say(f"claim with seeds {seeds}: cnn, mind and intensity across modalities, intensity within one")
-    rows = [row for part in work.map_runs(functools.partial(_one_seed, size), seeds, name="seed") for row in part]
+    common, monomodal = size.settings(), size.phantom + "&monomodal=true"
+    arms = [
+        Arm(name=name, config=replace(common, **Suts.variants[name].config), data=size.phantom)
+        for name in ("cnn", "mind", "intensity")
+    ]
+    arms.append(Arm(name="monomodal", config=replace(common, features="intensity"), data=monomodal))
+    rows = score_arms(work, Suts, arms, seeds=range(work.seed, work.seed + size.seeds)).rows
+    rows = [{**row, "dice_gain": float(row["dice_mean"]) - float(row["initial_dice_mean"])} for row in rows]
     return ClaimResult(checks=judge(rows), rows=rows)
-
-
-def _one_seed(size: ClaimSize, work: Workbench, seed: int) -> list[Row]:
-    """All variants on one seed's subjects and split."""
-    rows: list[Row] = []
-    common = size.settings()
-    for variant in ("cnn", "mind", "intensity"):
-        rows += _score(work, replace(common, **Suts.variants[variant].config), size.phantom, seed, variant)
-    monomodal = size.phantom + "&monomodal=true"
-    rows += _score(work, replace(common, features="intensity"), monomodal, seed, "monomodal")
-    return rows
-
-
-def _score(work: Workbench, config: SutsSettings, phantom: str, seed: int, name: str) -> list[Row]:
-    work.seed = seed
-    system = Suts(config)
-    splits = system.split(open_source(phantom.format(seed=seed)), seed)
-    evaluation = system.evaluate(work, system.train(work, splits), splits.test)
-    return [{"variant": name, "seed": seed, **row} for row in evaluation.rows]
 
 
 def judge(rows: Sequence[Row]) -> list[ClaimCheck]:
     """The inequalities of both claims, each on differences paired by seed and image pair."""
+    learned = "learned features beat MIND by 0.03 Dice"
+    alone = "within one modality the layer alone gains 0.2 Dice"
     return [
-        _check(rows, "cnn", "mind", MIN_GAIN_OVER_MIND, "learned features beat MIND by 0.03 Dice"),
-        _check(rows, "cnn", "initial", 0.0, "learned features beat no registration"),
-        _check(rows, "mind", "initial", 0.0, "MIND beats no registration"),
-        _check(rows, "intensity", "initial", 0.0, "raw intensities do not beat no registration", at_most=True),
-        _check(rows, "monomodal", "initial", MIN_MONOMODAL_GAIN, "within one modality the layer alone gains 0.2 Dice"),
+        difference(rows, "dice_mean", "cnn", "mind", at_least=MIN_GAIN_OVER_MIND, statement=learned),
+        bound(rows, "dice_gain", "cnn", at_least=0.0, statement="learned features beat no registration"),
+        bound(rows, "dice_gain", "mind", at_least=0.0, statement="MIND beats no registration"),
+        bound(rows, "dice_gain", "intensity", at_most=0.0, statement="raw intensities do not beat no registration"),
+        bound(rows, "dice_gain", "monomodal", at_least=MIN_MONOMODAL_GAIN, statement=alone),
     ]
-
-
-def _check(
-    rows: Sequence[Row], variant: str, reference: str, threshold: float, statement: str, *, at_most: bool = False
-) -> ClaimCheck:
-    scores = {(row["seed"], row["case"]): row for row in rows if row["variant"] == variant}
-    if reference == "initial":
-        others = {key: float(row["initial_dice_mean"]) for key, row in scores.items()}
-    else:
-        others = {(row["seed"], row["case"]): float(row["dice_mean"]) for row in rows if row["variant"] == reference}
-    differences = [float(row["dice_mean"]) - others[key] for key, row in scores.items()]
-    mean, low, high = paired_bootstrap(differences, groups=[int(seed) for seed, _ in scores])
-    held = mean <= threshold if at_most else mean >= threshold if threshold else mean > 0
-    return ClaimCheck(
-        name=f"dice_{variant}_minus_{reference}",
-        statement=statement,
-        value=mean,
-        threshold=threshold,
-        interval=(low, high),
-        held=held,
-    )
