@@ -42,6 +42,14 @@ _ENTRIES = (
         paper="Blendowski & Heinrich, MIDL 2019",
         inputs="2D or 3D images of two modalities with label maps for training; two images to predict",
     ),
+    Entry(
+        slug="voca",
+        target="medray.systems.detection.voca:Voca",
+        task="detection",
+        title="cell nuclei in histology as points: every pixel votes for the center of its nucleus",
+        paper="Xie et al., MIDL 2019",
+        inputs="2D images with points (CSV, JSON, .mat) or instance maps for training; an image of any size to predict",
+    ),
 )
 
 ENTRIES: Mapping[str, Entry] = {entry.slug: entry for entry in _ENTRIES}
