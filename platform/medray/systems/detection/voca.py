@@ -268,8 +268,8 @@ class VocaNet(nn.Module):
         self.skips = config.skips
         self.heads = nn.ModuleList(nn.Conv2d(config.channels[0], n, 1) for n in _HEADS[config.target])
         self.last = F.relu if config.target == "votes" else torch.sigmoid
-        if config.target == "votes":  # a ReLU that starts below zero everywhere never learns
-            nn.init.constant_(self.heads[-1].bias, 0.5)  # type: ignore[arg-type]
+        # A ReLU that starts below zero everywhere never learns; peaks start from about their mean.
+        nn.init.constant_(self.heads[-1].bias, 0.5 if config.target == "votes" else -3.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, n, n) to (B, 4, n, n): the logit of Conf, Loc, Wt; or (B, 1, n, n), the peaks."""
