@@ -8,5 +8,9 @@ GENERATORS: dict[str, str] = {
     "abdomen": "medray.data.phantoms.abdomen:cases",
     "kidney": "medray.data.phantoms.histology:kidney_cases",
     "nuclei": "medray.data.phantoms.histology:nuclei_cases",
+    "ultrasound": "medray.data.phantoms.ultrasound:cases",
+    "chest": "medray.data.phantoms.chest:cases",
+    "fundus": "medray.data.phantoms.fundus:cases",
+    "brain": "medray.data.phantoms.brain:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""
