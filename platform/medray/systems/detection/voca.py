@@ -839,7 +839,8 @@ def paper_fold(cases: Sequence[Case], fold: int) -> Splits:
 def _claim_size(preset: str) -> tuple[VocaConfig, str, int]:
     """Config, source and number of seeds. Smoke is the card's smallest set-up: 8 training and 4 test tiles."""
     if preset == "smoke":
-        config = VocaConfig(**{**_SMALL, "channels": (16, 32, 64, 128), "num_epochs": 2, "test_fraction": 1 / 3})
+        longer = {"channels": (16, 32, 64, 128), "num_epochs": 6, "lr_decay_epochs": 4, "test_fraction": 1 / 3}
+        config = VocaConfig(**{**_SMALL, **longer})
         return config, "phantom:nuclei?n=12&size=255&seed={seed}", 3
     if preset not in ("demo", "paper"):
         raise UserError(f"the claim runs on the phantom with --preset smoke, demo or paper, not {preset}")
