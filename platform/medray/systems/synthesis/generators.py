@@ -5,6 +5,8 @@ Images are (B, 3, H, W) in [-1, 1].
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,7 +53,7 @@ class ResidualUNet(nn.Module):
         self.encoder = nn.ModuleList(ResidualBlock(i, o) for i, o in zip([3, *widths], widths, strict=False))
         self.decoder = nn.ModuleList(
             ResidualBlock(wide + narrow, narrow)
-            for narrow, wide in reversed(list(zip(widths, widths[1:], strict=False)))
+            for narrow, wide in reversed(list(itertools.pairwise(widths)))
         )
         self.last = nn.Conv2d(width, 3, 1)
 
