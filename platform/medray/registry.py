@@ -35,6 +35,14 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="stain_cyclegan",
+        target="medray.systems.synthesis.stain_cyclegan:StainCycleGan",
+        task="synthesis",
+        title="slides of one lab in the stain of another, unpaired and without seams, to segment without retraining",
+        paper="de Bel et al., MIDL 2019",
+        inputs="2D RGB slides, a folder per lab, label maps for one of them; a slide of any size to predict",
+    ),
+    Entry(
         slug="suts",
         target="medray.systems.registration.suts_system:Suts",
         task="registration",

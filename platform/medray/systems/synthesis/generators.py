@@ -52,8 +52,7 @@ class ResidualUNet(nn.Module):
         widths = [width * 2**level for level in range(depth + 1)]
         self.encoder = nn.ModuleList(ResidualBlock(i, o) for i, o in zip([3, *widths], widths, strict=False))
         self.decoder = nn.ModuleList(
-            ResidualBlock(wide + narrow, narrow)
-            for narrow, wide in reversed(list(itertools.pairwise(widths)))
+            ResidualBlock(wide + narrow, narrow) for narrow, wide in reversed(list(itertools.pairwise(widths)))
         )
         self.last = nn.Conv2d(width, 3, 1)
 
