@@ -36,7 +36,7 @@ class Entry:
 _ENTRIES = (
     Entry(
         slug="stain_cyclegan",
-        target="medray.systems.synthesis.stain_cyclegan:StainCycleGan",
+        target="medray.systems.synthesis.stain_system:StainCycleGan",
         task="synthesis",
         title="slides of one lab in the stain of another, unpaired and without seams, to segment without retraining",
         paper="de Bel et al., MIDL 2019",
@@ -52,7 +52,7 @@ _ENTRIES = (
     ),
     Entry(
         slug="voca",
-        target="medray.systems.detection.voca:Voca",
+        target="medray.systems.detection.voca_system:Voca",
         task="detection",
         title="cell nuclei in histology as points: every pixel votes for the center of its nucleus",
         paper="Xie et al., MIDL 2019",

@@ -24,26 +24,21 @@ from medray.learner import Step
 from medray.system import PredictRequest, Trained
 from medray.systems.detection.scoring import ScoredImage, summarize
 from medray.systems.detection.voca import (
-    FOLD_1,
     CropBatch,
     Normalization,
-    Voca,
     VocaConfig,
     VocaLearner,
     VocaNet,
     accumulate,
     crop_corners,
     find_peaks,
-    judge,
     map_losses,
-    paper_fold,
     peak_targets,
-    pixel_sums,
     predict_maps,
-    survey,
     turn,
     vote_targets,
 )
+from medray.systems.detection.voca_system import FOLD_1, Voca, judge, paper_fold, pixel_sums, survey
 
 TINY: dict[str, Any] = {
     "channels": (4, 8), "crop_px": 31, "optimizer": "adam", "learning_rate": 5e-3, "num_epochs": 1,
