@@ -94,7 +94,10 @@ def summarize(images: Sequence[ScoredImage], hit_px: float, threshold: float | N
         for name, (amount, count) in image.pixel_sums.items():
             before = pixels.get(name, (0.0, 0.0))
             pixels[name] = (before[0] + amount, before[1] + count)
-    return Summary(threshold, rows, _scores(total, pixels))
+    summary = _scores(total, pixels)
+    for name in ("detected", "annotated"):  # means over images, beside their rows, and sums
+        summary[f"{name}_in_all"], summary[name] = summary[name], summary[name] / len(images)
+    return Summary(threshold, rows, summary)
 
 
 def _scores(sums: Mapping[str, Any], pixels: Mapping[str, tuple[float, float]]) -> dict[str, float]:
