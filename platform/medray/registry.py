@@ -51,6 +51,14 @@ _ENTRIES = (
         inputs="2D images with a table of findings and a taxonomy, or one folder per class; one image to predict",
     ),
     Entry(
+        slug="stain_cyclegan",
+        target="medray.systems.synthesis.stain_system:StainCycleGan",
+        task="synthesis",
+        title="slides of one lab in the stain of another, unpaired and without seams, to segment without retraining",
+        paper="de Bel et al., MIDL 2019",
+        inputs="2D RGB slides, a folder per lab, label maps for one of them; a slide of any size to predict",
+    ),
+    Entry(
         slug="suts",
         target="medray.systems.registration.suts_system:Suts",
         task="registration",
@@ -65,6 +73,14 @@ _ENTRIES = (
         title="images screened by counting their pieces and holes at every gray value, with boosted trees",
         paper="Ahmed & Coskunuzer, MIUA 2023",
         inputs="2D images in one folder per class or with a table of classes; one image to predict",
+    ),
+    Entry(
+        slug="voca",
+        target="medray.systems.detection.voca_system:Voca",
+        task="detection",
+        title="cell nuclei in histology as points: every pixel votes for the center of its nucleus",
+        paper="Xie et al., MIDL 2019",
+        inputs="2D images with points (CSV, JSON, .mat) or instance maps for training; an image of any size to predict",
     ),
 )
 

@@ -7,7 +7,7 @@
 | a folder, .dcm .dicom .ima | `formats.dicom` (a series, sorted by position, rescaled) |
 | .png .tif .tiff .jpg .jpeg .bmp | `formats.raster` (rows, columns; 1 mm) |
 | .npy .npz .h5 .hdf5, with #key | `formats.arrays` (1 mm) |
-| .json .csv | `read_table`: points, centerlines, measurements |
+| .json .csv .mat | `read_table`: points, centerlines, measurements |
 
 Importing this module loads none of the libraries behind it.
 """
@@ -40,7 +40,7 @@ _FORMATS: dict[str, str] = {
     **dict.fromkeys((".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), "raster"),
     **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5"), "arrays"),
 }
-TABLE_SUFFIXES = (".json", ".csv")
+TABLE_SUFFIXES = (".json", ".csv", ".mat")
 KEYED = ("arrays", "dicom")
 """Formats whose paths may end in ``#key``."""
 LABEL_TOLERANCE = 1e-3
@@ -164,7 +164,9 @@ def read_array(path: str | Path) -> NDArray[Any]:
 
 @from_storage
 def read_table(path: str | Path) -> Any:
-    """Read points, centerlines or measurements: parsed JSON, or CSV columns by name (numbers where all are numbers).
+    """Read points, centerlines or measurements: JSON as parsed, columns of a CSV or matrices of a MATLAB file by name.
+
+    A CSV column holds numbers where all its cells are numbers, else text.
 
     Raises:
         UserError: missing, or not what its suffix says.
@@ -177,6 +179,10 @@ def read_table(path: str | Path) -> Any:
             with file.open(newline="", encoding="utf-8-sig") as lines:
                 rows = list(csv.DictReader(lines))
             return {name: _column([row[name] or "" for row in rows]) for name in (rows[0] if rows else {})}
+        if suffix_of(file) == ".mat":
+            from medray.data.formats.matlab import read_matrices
+
+            return read_matrices(file)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{file} is damaged: {error}") from error
     raise UserError(f"{file} is of no known kind; tables are {' '.join(TABLE_SUFFIXES)}")
