@@ -43,12 +43,28 @@ _ENTRIES = (
         inputs="2D images with lesion masks, by site (a folder per site or a manifest); one image to predict",
     ),
     Entry(
+        slug="gmvae_tv",
+        target="medray.systems.anomaly.gmvae_tv_system:GmvaeTv",
+        task="anomaly",
+        title="lesions found without labels, as what changes when a scan is restored under a prior of healthy brains",
+        paper="You et al., MIDL 2019",
+        inputs="skull-stripped scans of healthy subjects to train on; one scan to predict",
+    ),
+    Entry(
         slug="hmlc_cxr",
         target="medray.systems.classification.hmlc_cxr:HmlcCxr",
         task="classification",
         title="a whole taxonomy of chest findings from one radiograph, parents never less likely than their children",
         paper="Chen, Miao, Xu, Hager & Harrison, MIDL 2019",
         inputs="2D images with a table of findings and a taxonomy, or one folder per class; one image to predict",
+    ),
+    Entry(
+        slug="hybrid_cascade",
+        target="medray.systems.reconstruction.hybrid_cascade_system:HybridCascade",
+        task="reconstruction",
+        title="MR images from undersampled k-space by a cascade of networks in both domains with data consistency",
+        paper="Souza et al., MIDL 2019",
+        inputs="fully sampled complex k-space (HDF5, NPZ, NPY) or magnitude volumes to train on; one scan to predict",
     ),
     Entry(
         slug="stain_cyclegan",
