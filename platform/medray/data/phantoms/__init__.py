@@ -6,5 +6,6 @@ or switches with defaults; their names and types are what ``phantom:NAME?paramet
 
 GENERATORS: dict[str, str] = {
     "abdomen": "medray.data.phantoms.abdomen:cases",
+    "dental": "medray.data.phantoms.dental:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""
