@@ -42,6 +42,14 @@ _ENTRIES = (
         paper="Blendowski & Heinrich, MIDL 2019",
         inputs="2D or 3D images of two modalities with label maps for training; two images to predict",
     ),
+    Entry(
+        slug="teeth_pointcnn",
+        target="medray.systems.segmentation.teeth_pointcnn:TeethPointCNN",
+        task="segmentation",
+        title="an FDI tooth number for every point of an intra-oral scan, by foveated PointCNN and a layout discriminator",
+        paper="Ghazvinian Zanjani et al., MIDL 2019",
+        inputs="surface meshes or point clouds of dental arches, with an FDI number per vertex for training",
+    ),
 )
 
 ENTRIES: Mapping[str, Entry] = {entry.slug: entry for entry in _ENTRIES}
