@@ -3,8 +3,8 @@
 Each has a `layout`, which works out on the CPU what a cloud's points have to do with each other (neighbors, cells; it
 may run ahead of training), and a forward pass over a batch of clouds with their layouts.
 
-Normalization is over the points of one cloud: what batch normalization does at the batch size of one that clouds of
-this size are trained with, the same on any number of workers and at inference.
+Normalization is over the channels of each point, where the published networks have batch normalization: statistics over
+a foveated cloud would subtract where its fovea is, and those of a batch would depend on the number of workers.
 
 Shape letters: B clouds, M points, K neighbors, C channels. Sources: PointCNN, Li et al., NeurIPS 2018; PointNet, Qi et
 al., CVPR 2017; PointGrid, Le and Duan, CVPR 2018.
@@ -38,25 +38,9 @@ class PointNetwork(Protocol):
         """Class scores (B, M, L) of points (B, M, 3), with layouts stacked along a first axis."""
 
 
-class CloudNorm(nn.Module):
-    """Mean 0 and variance 1 for each channel over all points (and neighbors) of a cloud, then a learned scale."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize (B, ..., C)."""
-        flat = x.flatten(1, -2)
-        variance, mean = torch.var_mean(flat, dim=1, keepdim=True, correction=0)
-        scale = self.weight * torch.rsqrt(variance + 1e-5)
-        return (flat * scale + (self.bias - mean * scale)).view_as(x)
-
-
 def dense(in_channels: int, out_channels: int) -> nn.Sequential:
     """A fully connected layer for each point; activation before normalization, as in PointCNN's code."""
-    return nn.Sequential(nn.Linear(in_channels, out_channels), nn.ELU(), CloudNorm(out_channels))
+    return nn.Sequential(nn.Linear(in_channels, out_channels), nn.ELU(), nn.LayerNorm(out_channels))
 
 
 def gather(features: Tensor, index: Tensor) -> Tensor:
@@ -82,7 +66,7 @@ class XConv(nn.Module):
         self.first = dense(3 * k, k * k)
         self.second = nn.Parameter(torch.randn(k, k, k) * k**-0.5)
         self.third = nn.Parameter(torch.randn(k, k, k) * k**-0.5)
-        self.norms = nn.ModuleList([CloudNorm(k * k), CloudNorm(k * k)])
+        self.norms = nn.ModuleList([nn.LayerNorm(k * k), nn.LayerNorm(k * k)])
         self.depth = max(1, -(-out_channels // (in_channels + lifted)))  # depth multiplier
         self.kernel = nn.Parameter(torch.randn(k, in_channels + lifted, self.depth) * k**-0.5)
         self.point = dense((in_channels + lifted) * self.depth, out_channels)
@@ -202,7 +186,7 @@ class TNet(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for a, b in pairwise((in_channels, *channels)):
-            layers += [nn.Linear(a, b), nn.ELU(), *([CloudNorm(b)] if norm else [])]
+            layers += [nn.Linear(a, b), nn.ELU(), *([nn.LayerNorm(b)] if norm else [])]
         self.each = nn.Sequential(*layers)
         wide = channels[-1]
         self.pooled = nn.Sequential(nn.Linear(wide, wide // 2), nn.ELU(), nn.Linear(wide // 2, in_channels**2))
