@@ -46,7 +46,7 @@ _ENTRIES = (
         slug="teeth_pointcnn",
         target="medray.systems.segmentation.teeth_pointcnn:TeethPointCNN",
         task="segmentation",
-        title="an FDI tooth number for every point of an intra-oral scan, by foveated PointCNN and a layout discriminator",
+        title="FDI tooth numbers for every point of an intra-oral scan, by foveated PointCNN and a layout critic",
         paper="Ghazvinian Zanjani et al., MIDL 2019",
         inputs="surface meshes or point clouds of dental arches, with an FDI number per vertex for training",
     ),

@@ -69,7 +69,7 @@ def test_labels_of_vertices_facets_and_corners() -> None:
     # facets 11 and 12: vertices 0 and 2 touch both, and the smaller number wins
     np.testing.assert_array_equal(per_vertex(mesh, np.array([11, 12])), [11, 11, 11, 12])
     np.testing.assert_array_equal(per_vertex(mesh, np.array([12, 0, 12, 12, 11, 0])), [12, 0, 11, 0])
-    with pytest.raises(UserError, match="4 vertices but 5 labels.*2 faces.*6 corners"):
+    with pytest.raises(UserError, match=r"4 vertices but 5 labels.*2 faces.*6 corners"):
         per_vertex(mesh, np.zeros(5, dtype=int))
 
 

@@ -36,8 +36,8 @@ def check_cases(
     Found are: a required field that the case lacks; files that are missing, truncated, not images, or hold NaN; another
     number of axes than ``spatial_dims``; a label map of another shape than its image, or lying elsewhere in world
     space; an empty label map; a label value that is not known; a pair whose two label maps share no organ; a case whose
-    required fields have the same content as an earlier case's; a mesh without faces, or with other than one label for each
-    vertex (`formats.mesh.per_vertex`).
+    required fields have the same content as an earlier case's; a mesh without faces, or with another number of labels
+    than vertices (`formats.mesh.per_vertex`).
 
     Args:
         cases: of a source.

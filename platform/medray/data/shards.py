@@ -75,8 +75,8 @@ def encode(value: Any, what: str) -> dict[str, Any]:
         return {"kind": "volume", **_array(value.array, what), "affine": affine, "header": header}
     if isinstance(value, Mesh):
         buffer = io.BytesIO()
-        corners = {} if value.corners is None else {"corners": value.corners}
-        np.savez(buffer, vertices=value.vertices, faces=value.faces, **corners)
+        arrays = {"vertices": value.vertices, "faces": value.faces, "corners": value.corners}
+        np.savez(buffer, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
         return {"kind": "mesh", "data": [buffer.getvalue()]}
     if isinstance(value, np.ndarray):
         return {"kind": "array", **_array(value, what)}

@@ -56,8 +56,10 @@ def mesh_panels(columns: Sequence[ColoredMesh], *, legend: Sequence[tuple[str, N
             if number == 0:
                 axes.set_ylabel(name, fontsize=8)
     if legend:
-        marks = [Line2D([], [], marker="s", linestyle="", color=color) for _, color in legend]
-        figure.legend(marks, [name for name, _ in legend], loc="outside lower center", ncols=9, fontsize=7, frameon=False)
+        marks = [Line2D([], [], marker="s", linestyle="", color=tuple(color)) for _, color in legend]
+        figure.legend(
+            marks, [name for name, _ in legend], loc="outside lower center", ncols=9, fontsize=7, frameon=False
+        )
     return figure
 
 
@@ -101,7 +103,8 @@ def _draw(
             (corner_colors[:, 1] == corner_colors[:, 2]).all(axis=1)[:, None], corner_colors[:, 1], corner_colors[:, 0]
         )
         shaded = (shown * light[:, None])[order]
-        patches = PolyCollection(points[faces][order][:, :, [across, up]], facecolors=shaded, edgecolors=shaded)
+        outlines = list(points[faces][order][:, :, [across, up]])
+        patches = PolyCollection(outlines, facecolors=shaded, edgecolors=shaded)
         patches.set_linewidth(0.2)
         axes.add_collection(patches)
     else:

@@ -130,7 +130,9 @@ def test_the_discriminator_learns_to_tell_a_swap(tnet: str) -> None:
     swapped[:, [4, 5]] = real[:, [5, 4]]
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for _ in range(120):
-        loss = torch.nn.functional.softplus(-network(real)).mean() + torch.nn.functional.softplus(network(swapped)).mean()
+        loss = (
+            torch.nn.functional.softplus(-network(real)).mean() + torch.nn.functional.softplus(network(swapped)).mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,7 +147,9 @@ def test_augmentation_drops_a_whole_tooth_and_keeps_distances() -> None:
     assert len(left) == 40
     assert len(np.unique(left)) == 2
     own = points[np.isin(classes, np.unique(left))]
-    np.testing.assert_allclose(np.linalg.norm(moved - moved[0], axis=1), np.linalg.norm(own - own[0], axis=1), atol=1e-4)
+    np.testing.assert_allclose(
+        np.linalg.norm(moved - moved[0], axis=1), np.linalg.norm(own - own[0], axis=1), atol=1e-4
+    )
     kept, same = augment(points, classes, replace(config, drop_tooth=0.0), random())
     assert len(kept) == len(same) == 60
 
@@ -330,7 +334,12 @@ def test_scans_are_decoded_once() -> None:
 
 
 def test_the_claim_is_judged_on_pairs() -> None:
-    scores = {"uniform": (0.5, 0.3, 2), "nonuniform": (0.6, 0.4, 1), "adversarial": (0.6, 0.3, 3), "both": (0.7, 0.4, 0)}
+    scores = {
+        "uniform": (0.5, 0.3, 2),
+        "nonuniform": (0.6, 0.4, 1),
+        "adversarial": (0.6, 0.3, 3),
+        "both": (0.7, 0.4, 0),
+    }
     rows = [
         {"variant": name, "seed": seed, "case": "a", "iou": iou, "border_iou": border, "order_violations": wrong}
         for name, (iou, border, wrong) in scores.items()

@@ -1,4 +1,4 @@
-"""A synthetic intra-oral scan: a dental arch of up to 16 crowns on a band of gingiva, as a triangle mesh with FDI labels.
+"""A synthetic intra-oral scan: up to 16 crowns on a band of gingiva, as a triangle mesh with FDI numbers.
 
 Stands in for the optical scans of Zanjani et al., MIDL 2019. Crowns are superquadrics on a parabola, sized by type:
 incisors are thin wedges, canines pointed, premolars grooved, molars wide with cusps. Neighbors of one type look alike
@@ -123,11 +123,7 @@ def cases(
         raise ValueError(f"pose lies in 0 to 180 degrees, noise and holes not below 0; got {pose}, {noise}, {holes}")
     jaws = cast("tuple[Jaw, ...]", ("upper", "lower") if jaw == "both" else (jaw,))
     return tuple(
-        _case(
-            Scan(
-                seed=seed, index=i, jaw=side, spacing=spacing, missing=missing, pose=pose, noise=noise, holes=holes
-            )
-        )
+        _case(Scan(seed=seed, index=i, jaw=side, spacing=spacing, missing=missing, pose=pose, noise=noise, holes=holes))
         for i in range(n)
         for side in jaws
     )
@@ -136,9 +132,7 @@ def cases(
 def _case(scan: Scan) -> Case:
     patient = f"patient{scan.index:03d}"
     names: tuple[Literal["mesh", "label"], ...] = ("mesh", "label")
-    return Case(
-        f"{patient}/{scan.jaw}", patient, {name: DentalField(scan, name) for name in names}, {"jaw": scan.jaw}
-    )
+    return Case(f"{patient}/{scan.jaw}", patient, {name: DentalField(scan, name) for name in names}, {"jaw": scan.jaw})
 
 
 @dataclass(frozen=True)

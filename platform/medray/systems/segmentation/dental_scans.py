@@ -1,6 +1,6 @@
 """Intra-oral scans as the teeth systems take them: FDI numbers as classes, normalized points, results as files.
 
-The 32 FDI numbers of permanent teeth become 16 classes, upper and lower jaw alike, from the patient's right to the left:
+The 32 FDI numbers of permanent teeth become 16 classes, both jaws alike, from the patient's right to the left:
 18..11, 21..28 and 48..41, 31..38 are classes 1..8, 9..16; gingiva is 0. Seen with its crowns up one jaw mirrors the
 other, so classes by side of the patient run opposite ways in the two; ``mirrored`` numbers lower jaws the other way
 round, by side of the view.

@@ -12,13 +12,13 @@ al., CVPR 2017; PointGrid, Le and Duan, CVPR 2018.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
@@ -28,13 +28,15 @@ Layout = dict[str, NDArray[np.int64]]
 FloatArray = NDArray[np.float32]
 
 
-class PointNetwork(Protocol):
+class PointNetwork(nn.Module, ABC):
     """What the networks of this module have in common."""
 
+    @abstractmethod
     def layout(self, points: FloatArray, random: np.random.Generator) -> Layout:
         """Integer arrays about one cloud of points (M, 3); of one shape for all clouds of M points."""
 
-    def __call__(self, points: Tensor, layout: Mapping[str, Tensor]) -> Tensor:
+    @abstractmethod
+    def forward(self, points: Tensor, layout: Mapping[str, Tensor]) -> Tensor:
         """Class scores (B, M, L) of points (B, M, 3), with layouts stacked along a first axis."""
 
 
@@ -84,7 +86,7 @@ class XConv(nn.Module):
         return self.point(torch.einsum("bpkc,kcm->bpcm", moved, self.kernel).flatten(2))
 
 
-class PointCNN(nn.Module):
+class PointCNN(PointNetwork):
     """An encoder of X-Convs over fewer and fewer points and a mirrored decoder.
 
     Args:
@@ -114,7 +116,7 @@ class PointCNN(nn.Module):
         self.head = nn.Sequential(dense(channels[0], channels[0]), nn.Linear(channels[0], num_classes))
 
     def layout(self, points: FloatArray, random: np.random.Generator) -> Layout:
-        """``level``: which points of the finer level make up a level; ``down`` and ``up``: neighbors, finer and coarser.
+        """``level``: which points of the finer level make up a level; ``down``, ``up``: neighbors, finer and coarser.
 
         Nothing is random: farthest-point sampling starts at the first point.
         """
@@ -202,7 +204,7 @@ class TNet(nn.Module):
         return x @ matrix.view(len(x), x.shape[-1], x.shape[-1])
 
 
-class PointNet(nn.Module):
+class PointNet(PointNetwork):
     """PointNet for segmentation: T-Nets on coordinates and features, local and global features side by side.
 
     Args:
@@ -233,7 +235,7 @@ class PointNet(nn.Module):
         return self.head(torch.cat([local, whole], dim=-1))
 
 
-class PointGrid(nn.Module):
+class PointGrid(PointNetwork):
     """PointGrid: up to K points in each cell of a grid, their coordinates as the channels of a 3D U-Net.
 
     Args:

@@ -147,7 +147,9 @@ class TeethConfig:
         if self.folds < 2 or not 0 <= self.fold < self.folds:
             raise ValueError(f"fold counts from 0 to folds - 1, got fold {self.fold} of {self.folds}")
         if self.grid_cells % 2 ** (len(self.grid_channels) - 1) or self.grid_cells < 2 ** len(self.grid_channels):
-            raise ValueError(f"grid_cells must be a multiple of {2 ** (len(self.grid_channels) - 1)}, at least twice it")
+            raise ValueError(
+                f"grid_cells must be a multiple of {2 ** (len(self.grid_channels) - 1)}, at least twice it"
+            )
 
 
 # --- Sec. 3.2: non-uniform resampling -------------------------------------------------------------------------------
@@ -240,7 +242,7 @@ def layout_statistics(probabilities: Tensor, points: Tensor, min_points: float) 
 
 
 class Discriminator(nn.Module):
-    """D: a T-Net's transform of the statistics, then a 3-layer perceptron; gives the logit of "these are true labels"."""
+    """D: a T-Net's transform of the statistics, then a 3-layer perceptron; the logit of "these are true labels"."""
 
     def __init__(self, tnet: Literal["tooth", "vector"]) -> None:
         super().__init__()
@@ -353,7 +355,8 @@ class TeethLearner(Learner):
         error = functional.nll_loss(log_p.flatten(0, 1), batch.classes.flatten(), reduction="none")
         weights = batch.weights.flatten()
         total = (weights * error).sum()
-        point_loss = step.mean(total, weights.sum())  # L_p, as a mean: then lambda_1 and lambda_2 start balanced
+        samples = len(batch.points)
+        point_loss = step.mean(total, samples)  # L_p, a sum over the points of a sample
         found = {
             "loss": SumCount(total.detach(), weights.sum()),
             "accuracy": SumCount((scores.argmax(2) == batch.classes).float().sum(), batch.classes.numel()),
@@ -366,7 +369,7 @@ class TeethLearner(Learner):
         real = layout_statistics(one_hot, batch.points, config.min_points)
         fake = layout_statistics(log_p.exp(), batch.points, config.min_points)
         found |= self._update_discriminator(real, fake.detach(), step)
-        discriminator, samples = self.networks["discriminator"], len(fake)
+        discriminator = self.networks["discriminator"]
         discriminator.requires_grad_(False)
         layout = functional.softplus(-discriminator(fake)).sum()  # -log D(u_hat): eq. 5 with the sign that trains
         share = step.mean(fake.new_tensor(float(samples)), samples)
@@ -498,7 +501,7 @@ class TeethPointCNN(System[TeethConfig]):
             about="PointGrid on uniform samples",
             config={"network": "pointgrid", "sampling": "uniform", "adversarial": False},
         ),
-        "unweighted": Variant(about="foveated, every point's loss weighs the same (figure 2)", config={"weighted": False}),
+        "unweighted": Variant(about="every point's loss weighs the same (figure 2)", config={"weighted": False}),
         "patch": Variant(about="sigma much below 1: patches without the rest of the arch", config={"sigma": 0.1}),
         "vector_tnet": Variant(about="the T-Net turns all 96 numbers by one matrix", config={"tnet": "vector"}),
     }  # fmt: skip
@@ -518,7 +521,9 @@ class TeethPointCNN(System[TeethConfig]):
             return split_by_patient(cases, seed=seed)
         patients = sorted({case.patient for case in cases}, key=lambda patient: seed_of(seed, patient))
         if len(patients) < 2:
-            raise UserError(f"{source.spec} has {len(patients)} patient, too few to train and to test on different ones")
+            raise UserError(
+                f"{source.spec} has {len(patients)} patient, too few to train and to test on different ones"
+            )
         held_out = set(patients[self.config.fold % len(patients) :: self.config.folds])
         return Splits(
             train=tuple(case for case in cases if case.patient not in held_out),
@@ -633,7 +638,6 @@ def _inference_random(name: str) -> np.random.Generator:
 
 def _segmenter(config: TeethConfig, trained: Trained) -> PointNetwork:
     segmenter = make_segmenter(config)
-    assert isinstance(segmenter, nn.Module)
     assert trained.weights is not None
     load_network(segmenter, trained.weights, prefix="segmenter.")
     return segmenter.eval()
@@ -652,7 +656,7 @@ def _score(config: TeethConfig, segmenter: PointNetwork, scan: DentalScan) -> _S
     classes = probabilities.argmax(axis=1)
     border = near_border(scan.points.astype(np.float64), scan.classes, config.border_mm / scan.scale_mm)
     confusion, at_border = _confusion(scan.classes, classes), _confusion(scan.classes[border], classes[border])
-    violations = order_violations(scan.points, classes, scan.classes)
+    violations = order_violations(scan.points.astype(np.float64), classes, scan.classes)
     teeth = len(np.unique(scan.classes[scan.classes > 0]))
     row: Row = {
         "case": scan.name,
