@@ -35,6 +35,14 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="fedprox_attunet",
+        target="medray.systems.segmentation.fedprox_attunet:FedProxAttUNet",
+        task="segmentation",
+        title="breast tumors in ultrasound, segmented by a network that hospitals train without pooling their images",
+        paper="Gad et al., MIUA 2023",
+        inputs="2D images with lesion masks, by site (a folder per site or a manifest); one image to predict",
+    ),
+    Entry(
         slug="suts",
         target="medray.systems.registration.suts_system:Suts",
         task="registration",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -120,6 +121,22 @@ class ClaimResult:
         return bool(self.checks) and all(check.held for check in self.checks)
 
 
+class Team(Protocol):
+    """Objects that live as long as the run's stage and keep data of their own: the sites of a federated run."""
+
+    def call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+        """Call a method of the named members, side by side where there are workers.
+
+        Args:
+            method: name of a method.
+            arguments: member -> arguments of its call. Who is not named is not called.
+
+        Returns:
+            member -> result. A member that went away (its process or node was lost) is left out; it is made anew and
+            can be called again once it is back. What a member raises is raised here.
+        """
+
+
 class Workbench(Protocol):
     """What a system may ask of the run it belongs to. The engine implements it on Ray and in one process."""
 
@@ -138,6 +155,9 @@ class Workbench(Protocol):
         ``make_learner`` is picklable and is called once per worker. Stages of a chain have different names.
         """
 
+    def forget(self, name: str) -> None:
+        """Drop the checkpoints of a finished loop whose result is kept elsewhere, as of an earlier federated round."""
+
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """``[function(item) for item in items]``, side by side where there are workers: folds, sites, test cases."""
 
@@ -147,6 +167,25 @@ class Workbench(Protocol):
         """Like `map`, for functions that train: each gets a workbench of its own, in one process, under ``out/name/``.
 
         Folds, ensemble members, federated sites and the seeds of a claim run side by side this way.
+        """
+
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A piece of work that a resumed run does not do again: a federated round, the features of a data set.
+
+        Args:
+            name: of the folder ``out/stages/name``; different for every piece.
+            make: fills the empty folder it is given. What it leaves counts once it returns.
+
+        Returns:
+            the folder, whether it was filled now or before the run was interrupted.
+        """
+
+    def team(
+        self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
+    ) -> AbstractContextManager[Team]:
+        """Members that stay: ``make_member(workbench, item)`` for each, an actor of its own where there is Ray.
+
+        Each has a workbench like those of `map_runs`, under ``out/name/<member>/``. Members end with the context.
         """
 
     def log(self, metrics: Mapping[str, float], *, name: str) -> None:
@@ -211,11 +250,16 @@ class System(ABC, Generic[ConfigT]):
     variants: ClassVar[Mapping[str, Variant]]
     predict_inputs: ClassVar[tuple[str, ...]]
     """Names of the files `predict` takes, in order; see `input_names`."""
+    predict_suffix: ClassVar[str] = ".nii.gz"
+    """Suffix of the main result, ``--out``, that suits it; others that can hold it may work too."""
     learning_signal: ClassVar[tuple[str, Literal["max", "min"]] | None] = ("loss", "min")
     """The training metric that shows whether it learns, and the direction; held by a test on the smoke preset. None for
     a method without a gradient loop."""
     field_kinds: ClassVar[Mapping[str, Kind]] = {}
     """How fields of a user's folder or manifest are read where their name does not tell: ``{"psf": "array"}``."""
+
+    empty_labels: ClassVar[bool] = False
+    """Whether a label map without any object is a case like others (healthy patients) and not a mistake."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

@@ -118,6 +118,12 @@ def test_each_bad_case_is_named_and_set_aside(folder: Path, save_nifti: Save, na
     assert str(caught.value).endswith("(1 of 3 cases; --bad-samples quarantine goes on without it)")
 
 
+def test_an_empty_label_map_passes_where_healthy_patients_are_expected(folder: Path, save_nifti: Save) -> None:
+    _bad("empty label", folder, save_nifti)
+    good, bad = check_cases(open_source(str(folder)).cases, required=("image", "label"), empty_labels=True)
+    assert (len(good), bad) == (3, ())
+
+
 def test_good_cases_pass_and_progress_counts(folder: Path) -> None:
     seen: list[tuple[int, int]] = []
     source = open_source(str(folder))

@@ -35,7 +35,11 @@ def test_zscore() -> None:
     assert_allclose(result, [[-1, 1]])
 
 
-@pytest.mark.parametrize("mode", ["percentile", "zscore"])
+def test_unit_by_hand() -> None:
+    assert_allclose(normalize_intensity(np.array([[2, 4, 6]]), "unit"), [[0, 0.5, 1]])
+
+
+@pytest.mark.parametrize("mode", ["percentile", "zscore", "unit"])
 def test_a_constant_image_becomes_zero(mode: str) -> None:
     assert_allclose(normalize_intensity(np.full((1, 3, 3), 7), mode), 0.0)  # type: ignore[arg-type]
 
@@ -50,7 +54,7 @@ def test_the_input_is_untouched_and_bad_modes_are_named() -> None:
     image = np.arange(6, dtype=np.float32).reshape(1, 6)
     normalize_intensity(image, "percentile")
     assert_allclose(image[0], np.arange(6))
-    with pytest.raises(ValueError, match="intensity mode is one of percentile, ct, zscore, none, got 'mr'"):
+    with pytest.raises(ValueError, match="intensity mode is one of percentile, ct, zscore, unit, none, got 'mr'"):
         normalize_intensity(image, "mr")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limits must ascend, got 3 and 1"):
         normalize_intensity(image, "ct", window=(3, 1))

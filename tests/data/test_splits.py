@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medray.data.case import Case
-from medray.data.splits import split_by_patient, splits_from_json, splits_to_json
+from medray.data.splits import folds_by_patient, split_by_patient, splits_from_json, splits_to_json
 from medray.errors import UserError
 
 
@@ -112,3 +112,40 @@ def test_recorded_split_comes_back() -> None:
     assert splits_from_json(recorded, cases) == splits
     with pytest.raises(UserError, match=r"^case 0/p0\d.* of the recorded \w+ split is not in the data source any more"):
         splits_from_json(recorded, cases[:3])
+
+
+def test_every_role_gets_its_share_of_every_stratum() -> None:
+    cases = _cases(100)
+    strata = {case.id: "rare" if int(case.patient[1:]) % 10 == 0 else "common" for case in cases}
+    for seed in range(5):
+        splits = split_by_patient(cases, validation=0.2, test=0.3, seed=seed, strata=strata)
+        for part, expected in ((splits.train, 5), (splits.validation, 2), (splits.test, 3)):
+            assert abs(sum(strata[case.id] == "rare" for case in part) - expected) <= 1
+
+
+@given(st.integers(2, 9), st.integers(9, 40), st.integers(0, 3))
+def test_folds_are_even_disjoint_and_complete(num_folds: int, patients: int, seed: int) -> None:
+    cases = _cases(patients, 2)
+    strata = {case.id: str(int(case.patient[1:]) % 3) for case in cases}
+    folds = folds_by_patient(cases, num_folds, seed=seed, strata=strata)
+    assert sorted(case.id for fold in folds for case in fold) == sorted(case.id for case in cases)
+    owners = [{case.patient for case in fold} for fold in folds]
+    assert sum(len(owner) for owner in owners) == patients
+    assert max(map(len, owners)) - min(map(len, owners)) <= 1
+    for stratum in "012":
+        counts = [sum(strata[case.id] == stratum for case in fold) for fold in folds]
+        assert max(counts) - min(counts) <= 4  # two patients of two cases
+
+
+def test_a_single_patient_of_a_stratum_is_not_always_in_the_same_role() -> None:
+    cases = _cases(10)
+    strata = {case.id: "only" if case.patient == "p03" else "" for case in cases}
+    tested = [
+        "p03" in {case.patient for case in split_by_patient(cases, seed=seed, strata=strata).test} for seed in range(20)
+    ]
+    assert 0 < sum(tested) < 20
+
+
+def test_more_folds_than_patients() -> None:
+    with pytest.raises(UserError, match="4 patients cannot be cut into 5 folds"):
+        folds_by_patient(_cases(4, 2), 5)

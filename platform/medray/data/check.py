@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -29,6 +30,7 @@ def check_cases(
     policy: Policy = "fail",
     progress: Progress | None = None,
     known_labels: Collection[int] | None = None,
+    empty_labels: bool = False,
     workers: int = 4,
 ) -> tuple[tuple[Case, ...], tuple[BadCase, ...]]:
     """Load every field of every case and look for what would fail or mislead later.
@@ -46,6 +48,7 @@ def check_cases(
         policy: ``fail`` raises, ``quarantine`` sets the bad cases aside.
         progress: told after each case.
         known_labels: values a label map may hold besides 0, None for any.
+        empty_labels: whether a label map may hold nothing but 0.
         workers: threads that read.
 
     Returns:
@@ -56,9 +59,12 @@ def check_cases(
         StorageError: object storage cannot be used, whatever the policy.
     """
     required = tuple(required)
+    check = functools.partial(
+        _problem, required=required, spatial_dims=spatial_dims, known_labels=known_labels, empty_labels=empty_labels
+    )
     reasons: list[BadCase | None] = []
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        for bad in pool.map(lambda case: _problem(case, required, spatial_dims, known_labels), cases):
+        for bad in pool.map(check, cases):
             reasons.append(bad)
             if progress is not None:
                 progress(len(reasons), len(cases))
@@ -101,7 +107,12 @@ def _with_duplicates(
 
 
 def _problem(
-    case: Case, required: Sequence[str], spatial_dims: int | None, known_labels: Collection[int] | None
+    case: Case,
+    *,
+    required: Sequence[str],
+    spatial_dims: int | None,
+    known_labels: Collection[int] | None,
+    empty_labels: bool,
 ) -> BadCase | None:
     for name in required:
         if name not in case.fields:
@@ -113,7 +124,7 @@ def _problem(
             value = case.load(name)
             if isinstance(value, Volume):
                 volumes[name] = value
-                _check_volume(case, name, value, spatial_dims, known_labels)
+                _check_volume(case, name, value, spatial_dims, known_labels, empty_labels)
             elif isinstance(value, Mesh):
                 meshes.append(value)
             elif meshes and is_label_name(name) and isinstance(value, np.ndarray):
@@ -136,7 +147,12 @@ def _problem(
 
 
 def _check_volume(
-    case: Case, name: str, volume: Volume, spatial_dims: int | None, known_labels: Collection[int] | None
+    case: Case,
+    name: str,
+    volume: Volume,
+    spatial_dims: int | None,
+    known_labels: Collection[int] | None,
+    empty_labels: bool,
 ) -> None:
     where = volume.source or f"its {name}"
     if spatial_dims is not None and volume.spatial_dims != spatial_dims:
@@ -145,7 +161,7 @@ def _check_volume(
     if not _is_label(case, name):
         return
     values = label_values(volume)
-    if not values:
+    if not values and not empty_labels:
         raise UserError(f"{where} is an empty label map, every value is 0")
     unknown = sorted(values - set(known_labels)) if known_labels is not None else []
     if unknown:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Mode = Literal["percentile", "ct", "zscore", "none"]
-MODES: tuple[Mode, ...] = ("percentile", "ct", "zscore", "none")
+Mode = Literal["percentile", "ct", "zscore", "unit", "none"]
+MODES: tuple[Mode, ...] = ("percentile", "ct", "zscore", "unit", "none")
 CT_WINDOW = (-160.0, 240.0)
 """Abdominal soft tissue, HU."""
 
@@ -24,8 +24,8 @@ def normalize_intensity(
 
     ``ct``: HU clipped to ``window`` and mapped linearly to [-1, 1], the same map for every image. ``percentile``:
     clipped to the channel's own ``percentiles`` and mapped to [-1, 1], for modalities without a unit (MR, ultrasound).
-    ``zscore``: mean 0, standard deviation 1. ``none``: only the type changes. A constant channel becomes 0 (the value
-    of the middle of the scale) in the two modes that look at the image.
+    ``zscore``: mean 0, standard deviation 1. ``unit``: the channel's minimum and maximum to 0 and 1. ``none``: only the
+    type changes. A constant channel becomes 0 in the modes that look at the image.
 
     Args:
         array: (C, *spatial), real.
@@ -49,6 +49,8 @@ def normalize_intensity(
         raise ValueError(f"limits must ascend, got {low:g} and {high:g}")
     if mode == "ct":
         return _to_unit(values, low, high)
+    if mode == "unit":
+        return np.stack([_min_max(channel) for channel in values])
     return np.stack([_zscore(c) if mode == "zscore" else _to_unit(c, *np.percentile(c, (low, high))) for c in values])
 
 
@@ -57,6 +59,11 @@ def _to_unit(values: NDArray[np.float32], low: float, high: float) -> NDArray[np
         return np.zeros_like(values)
     clipped = np.clip(values, np.float32(low), np.float32(high))
     return np.asarray((clipped - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1.0), dtype=np.float32)
+
+
+def _min_max(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = float(values.min()), float(values.max())
+    return np.asarray((values - low) / (high - low or 1.0), dtype=np.float32)
 
 
 def _zscore(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,7 +21,13 @@ _ROLES = {
 
 
 def split_by_patient(
-    cases: Sequence[Case], *, validation: float = 0.1, test: float = 0.3, seed: int = 0, require_train: bool = True
+    cases: Sequence[Case],
+    *,
+    validation: float = 0.1,
+    test: float = 0.3,
+    seed: int = 0,
+    require_train: bool = True,
+    strata: Mapping[str, str] | None = None,
 ) -> Splits:
     """Split into three roles by patient; the same cases and seed give the same split on every machine.
 
@@ -38,6 +44,8 @@ def split_by_patient(
         test: fraction of the patients; 0 for none.
         seed: picks the order.
         require_train: false where only a test set is wanted (``test=1`` scores a model on a whole source).
+        strata: case id to its stratum (class, grade, rarest finding): each role gets its share of every stratum, up to
+            rounding. A patient belongs to the last of its cases' strata in alphabetical order.
 
     Raises:
         UserError: no cases; fractions that leave nobody to train or to test on; a ``split`` value that is unknown,
@@ -51,8 +59,7 @@ def split_by_patient(
         )
     if any("split" in case.attributes for case in cases):
         return _given_split(cases, require_train=require_train)
-    patients = sorted({case.patient for case in cases})
-    count = len(patients)
+    count = len({case.patient for case in cases})
     num_test = _count(test, count, at_least=1, at_most=count - 1 if require_train else count)
     num_validation = _count(validation, count, at_least=0, at_most=count - num_test - int(require_train))
     if test > 0 and num_test == 0:
@@ -60,7 +67,7 @@ def split_by_patient(
             "the data source has 1 patient, too few to train and to test on different ones; add patients or set the "
             "test fraction to 0"
         )
-    shuffled = sorted(patients, key=lambda patient: hashlib.blake2b(f"{seed}/{patient}".encode()).digest())
+    shuffled = _shuffled(cases, seed, strata)
     roles = dict.fromkeys(shuffled, "train")
     roles.update(dict.fromkeys(shuffled[:num_test], "test"))
     roles.update(dict.fromkeys(shuffled[num_test : num_test + num_validation], "validation"))
@@ -68,6 +75,58 @@ def split_by_patient(
     if require_train and not splits.train:
         raise UserError(f"no patient is left to train on: test={test:g}, validation={validation:g} of {count} patients")
     return splits
+
+
+def folds_by_patient(
+    cases: Sequence[Case], num_folds: int, *, seed: int = 0, strata: Mapping[str, str] | None = None
+) -> list[tuple[Case, ...]]:
+    """Cut the cases into folds that share no patient; the same cases and seed give the same folds on every machine.
+
+    Args:
+        cases: what is cut.
+        num_folds: 2 or more.
+        seed: picks the order of the patients; repeat a cross-validation with another seed.
+        strata: as for `split_by_patient`; each fold gets its share of every stratum, up to rounding.
+
+    Returns:
+        The folds, each with its cases in their given order; they differ by one patient at most.
+
+    Raises:
+        UserError: fewer patients than folds.
+    """
+    shuffled = _shuffled(cases, seed, strata)
+    if not 2 <= num_folds <= len(shuffled):
+        raise UserError(f"{len(shuffled)} patients cannot be cut into {num_folds} folds; use between 2 and that many")
+    fold_of = {patient: position * num_folds // len(shuffled) for position, patient in enumerate(shuffled)}
+    folds: list[list[Case]] = [[] for _ in range(num_folds)]
+    for case in cases:
+        folds[fold_of[case.patient]].append(case)
+    return [tuple(fold) for fold in folds]
+
+
+def _shuffled(cases: Sequence[Case], seed: int, strata: Mapping[str, str] | None) -> list[str]:
+    """Patients in an order of their digests in which every stratum is spread evenly from the first to the last."""
+    members: dict[str, list[str]] = {}
+    for patient, stratum in _strata_of_patients(cases, strata or {}).items():
+        members.setdefault(stratum, []).append(patient)
+    digests = {case.patient: _digest(seed, case.patient) for case in cases}
+    places: dict[str, float] = {}
+    for stratum, patients in members.items():
+        start = int.from_bytes(_digest(seed, f"stratum {stratum}")[:4]) / 2**32  # else a single patient is always amid
+        for rank, patient in enumerate(sorted(patients, key=digests.__getitem__)):
+            places[patient] = (rank + start) / len(patients)
+    return sorted(places, key=lambda patient: (places[patient], digests[patient]))
+
+
+def _digest(seed: int, name: str) -> bytes:
+    return hashlib.blake2b(f"{seed}/{name}".encode()).digest()
+
+
+def _strata_of_patients(cases: Iterable[Case], strata: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for case in cases:
+        found[case.patient] = max(found.get(case.patient, ""), strata.get(case.id, ""))
+    return found
 
 
 def _count(fraction: float, patients: int, *, at_least: int, at_most: int) -> int:

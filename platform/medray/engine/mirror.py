@@ -97,6 +97,11 @@ class Mirror:
             if self.remote.exists(name):
                 self.remote.download(name, self.local / name)
 
+    def fetch_below(self, folder: str) -> None:
+        """Copy everything below a folder of the run from storage."""
+        for entry in self.remote.folder(folder).list():
+            self.remote.download(f"{folder}/{entry.name}", self.local / folder / entry.name)
+
     def fetch_checkpoints(self, folder: Path) -> None:
         """Take over a loop's checkpoints; fetch its newest whole one, its best one and the logs that go with them.
 

@@ -13,7 +13,7 @@ import sysconfig
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +24,14 @@ from medray.engine.elastic import ElasticRun
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
-from medray.engine.workbench import InProcessWorkbench, fit_result
+from medray.engine.team import RayTeam
+from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run
 from medray.errors import UserError
 from medray.learner import Learner
 from medray.progress import Watcher
 from medray.storage import Folder
 from medray.storage.local import local_copy
-from medray.system import FitResult, Workbench
+from medray.system import FitResult, Team, Workbench
 
 log = logging.getLogger(__name__)
 
@@ -219,19 +220,25 @@ class RayWorkbench(InProcessWorkbench):
         options = replace(self.options, seed=self.seed)
 
         def run(index: int, item: ItemT) -> ResultT:
-            part = f"{name}/{index}"
-            mirror = None
-            if url:
-                mirror = Mirror(local_copy(f"{url}/{part}", "task"), Folder(f"{url}/{part}"))
-            folder = mirror.local if mirror else out / part
-            work = InProcessWorkbench(folder, options, mirror=mirror, quiet=True, tensorboard=False)
+            work = part_of_run(f"{name}/{index}", out, url, options)
             result = function(work, item)
-            if mirror:
-                mirror.push()
+            if work.mirror:
+                work.mirror.push()
             return result
 
         task = ray.remote(num_cpus=1, max_retries=self.options.max_failures)(run)
         return _collect([task.remote(index, item) for index, item in enumerate(items)])
+
+    @contextmanager
+    def team(
+        self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
+    ) -> Iterator[Team]:
+        """See `Workbench.team`."""
+        team = RayTeam(make_member, items, name, self.out, self.url, replace(self.options, seed=self.seed))
+        try:
+            yield team
+        finally:
+            team.end()
 
 
 def wait_for_resources(options: RunOptions) -> None:

@@ -174,6 +174,7 @@ def _checked(system: System[Any], options: RunOptions, *, known: Mapping[str, An
             source.cases,
             required=system.required_fields(source.cases, training=not known),
             spatial_dims=system.expected_dims(),
+            empty_labels=system.empty_labels,
             policy=options.bad_samples,
             progress=tick,
         )

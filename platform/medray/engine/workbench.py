@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +20,13 @@ from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import append_json
+from medray.engine.stages import run_stage
 from medray.engine.world import World
 from medray.learner import Learner
 from medray.progress import Watcher
-from medray.system import FitResult, Workbench
+from medray.storage import Folder
+from medray.storage.local import local_copy
+from medray.system import FitResult, Team, Workbench
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,13 @@ class InProcessWorkbench:
         with StopOnSignal(self.mirror) as host, watcher:
             return fit_result(run_loop(make_learner, World(), self.loop_settings(name), host))
 
+    def forget(self, name: str) -> None:
+        """See `Workbench.forget`."""
+        folder = self.out / "checkpoints" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.remote.folder(folder.relative_to(self.mirror.local).as_posix()).delete_all()
+
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """See `Workbench.map`."""
         return [function(item) for item in items]
@@ -75,6 +86,17 @@ class InProcessWorkbench:
     ) -> list[ResultT]:
         """See `Workbench.map_runs`."""
         return [function(self.nested(f"{name}/{index}"), item) for index, item in enumerate(items)]
+
+    def stage(self, name: str, make: Callable[[Path], None]) -> Path:
+        """See `Workbench.stage`."""
+        return run_stage(self.out / "stages" / name, make, self.mirror)
+
+    @contextlib.contextmanager
+    def team(
+        self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
+    ) -> Iterator[Team]:
+        """See `Workbench.team`."""
+        yield InProcessTeam({key: make_member(self.nested(f"{name}/{key}"), item) for key, item in items.items()})
 
     def log(self, metrics: Mapping[str, float], *, name: str) -> None:
         """See `Workbench.log`."""
@@ -95,6 +117,31 @@ class InProcessWorkbench:
         """A workbench of its own under this run, in this process."""
         options = replace(self.options, seed=self.seed)
         return InProcessWorkbench(self.out / name, options, mirror=self.mirror, quiet=True, tensorboard=False)
+
+
+def part_of_run(part: str, out: Path, url: str, options: LoopOptions) -> InProcessWorkbench:
+    """The workbench of a part of a run that is carried out in this process, maybe on another machine than the run.
+
+    Args:
+        part: name of the folder below the run's.
+        out: the run's folder.
+        url: where that lasts in object storage; empty where it is on storage all machines share.
+        options: of the run.
+    """
+    mirror = Mirror(local_copy(f"{url}/{part}", "task"), Folder(f"{url}/{part}")) if url else None
+    folder = mirror.local if mirror else out / part
+    return InProcessWorkbench(folder, options, mirror=mirror, quiet=True, tensorboard=False)
+
+
+class InProcessTeam:
+    """See `medray.system.Team`: members in this process, called one after another. Nobody goes away."""
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self._members = members
+
+    def call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
+        """See `medray.system.Team.call`."""
+        return {name: getattr(self._members[name], method)(*args) for name, args in arguments.items()}
 
 
 def fit_result(result: LoopResult) -> FitResult:

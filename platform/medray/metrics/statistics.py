@@ -8,6 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def ratio(part: float, whole: float) -> float:
+    """``part / whole``; nan where the whole is 0."""
+    return part / whole if whole else float("nan")
+
+
 def paired_bootstrap(
     differences: Sequence[float],
     *,

@@ -7,5 +7,9 @@ or switches with defaults; their names and types are what ``phantom:NAME?paramet
 GENERATORS: dict[str, str] = {
     "abdomen": "medray.data.phantoms.abdomen:cases",
     "dental": "medray.data.phantoms.dental:cases",
+    "ultrasound": "medray.data.phantoms.ultrasound:cases",
+    "chest": "medray.data.phantoms.chest:cases",
+    "fundus": "medray.data.phantoms.fundus:cases",
+    "brain": "medray.data.phantoms.brain:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""

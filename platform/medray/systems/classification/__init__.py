@@ -1,0 +1,1 @@
+"""Systems that say what an image shows, and what they share."""
