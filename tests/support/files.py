@@ -13,7 +13,9 @@ from medray.data.writers import write_volume
 
 
 def save_field(value: Any, folder: Path, name: str) -> Path:
-    """Write an image as PNG where it is a picture, else as NIfTI, NPZ where it has several channels; meshes as PLY, arrays as NPY.
+    """Write an image as PNG where it is a picture, else as NIfTI, NPZ where it has several channels.
+
+    Meshes become PLY, arrays NPY.
 
     Raises:
         TypeError: no file is known for values of this type.
