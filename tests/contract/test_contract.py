@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_smoke_data_passes_the_checks(system: type[System[Any]]) -> None:
 def test_smoke_run_leaves_a_complete_directory(smoke: Path) -> None:
     for name in ("config.json", "metrics.jsonl", "evaluation.json", "result.json", "report.html"):
         assert (smoke / name).is_file(), name
+
+
+def test_smoke_run_shows_pictures(smoke: Path) -> None:
+    told = json.loads((smoke / "figures" / "figures.json").read_text())
+    assert told
+    assert len({figure["file"] for figure in told}) == len(told)  # one would hide the other
+    for figure in told:
+        assert figure["caption"]
+        assert (smoke / "figures" / figure["file"]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_smoke_run_learns(smoke: Path, system: type[System[Any]]) -> None:

@@ -178,7 +178,7 @@ class _Server:
         told = {"loss": loss, "drift": drift, "answered": float(len(record.answered))}
         held_out = {f"dice_{name}": rates["dice"] for name, rates in record.scores.items() if name != "all"}
         finite = {key: value for key, value in {"dice": dice, **held_out}.items() if math.isfinite(value)}
-        self.work.log({"round": record.number + 1, "step": record.number + 1, **told, **finite}, name="rounds")
+        self.work.log({"step": record.number + 1, **told, **finite}, name="rounds")
 
 
 def participants(names: Sequence[str], share: float, seed: int) -> tuple[str, ...]:

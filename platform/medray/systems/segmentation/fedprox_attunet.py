@@ -560,9 +560,7 @@ class FedProxAttUNet(System[FedProxConfig]):
         scores = score_arms(work, cls, arms, seeds=range(work.seed, work.seed + PRESETS[preset].seeds))
         means = scores.summaries
         checks = [
-            bound(
-                means, "dice_gain", "fedprox", at_least=0.1, statement="Dice climbs from the first to the last round"
-            ),
+            bound(means, "climb", "fedprox", at_least=0.1, statement="Dice climbs from the first to the last round"),
             difference(means, "dice", "fedprox", "local", statement="the federated model beats the best site alone"),
             difference(
                 means,
@@ -582,7 +580,7 @@ class FedProxAttUNet(System[FedProxConfig]):
             ),
             difference(
                 means,
-                "dice_jitter",
+                "round_jitter",
                 "fedprox",
                 "fedavg",
                 lower_is_better=True,
@@ -681,13 +679,13 @@ def _row(case: Case, counts: Confusion) -> Row:
 
 
 def _over_rounds(rounds: Sequence[RoundRecord]) -> dict[str, float]:
-    """Climb, drift and unrest of the rounds; ``dice_jitter`` is the mean step between the rounds of the later half."""
+    """Climb, drift and unrest of the rounds; ``round_jitter`` is the mean step between the rounds of the later half."""
     dice = [record.scores["all"]["dice"] for record in rounds]
     drift = [value for record in rounds for value in record.drift.values()]
     late = dice[len(dice) // 2 - (len(dice) > 1) :]
-    told = {"drift": float(np.mean(drift)), "dice_gain": dice[-1] - dice[0]}
+    told = {"drift": float(np.mean(drift)), "climb": dice[-1] - dice[0]}
     if len(late) > 1:
-        told["dice_jitter"] = float(np.mean(np.abs(np.diff(late))))
+        told["round_jitter"] = float(np.mean(np.abs(np.diff(late))))
     return {name: value for name, value in told.items() if math.isfinite(value)}
 
 
