@@ -34,6 +34,7 @@ from medray.learner import Learner, Schedule, Step, SumCount, seed_of
 from medray.metrics.points import class_scores, misnumbered, near_border, order_violations
 from medray.nn.weights import load_network
 from medray.system import (
+    ClaimCheck,
     ClaimResult,
     Evaluation,
     Figure,
@@ -67,7 +68,6 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 _SCANS_PER_TASK = 2
 _COVERED = 0.99
-_MOST_PASSES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,8 +417,8 @@ def label_cloud(
     """
     total = np.zeros((len(points), NUM_CLASSES), dtype=np.float32)
     done = np.zeros(len(points), dtype=bool)
-    passes = 0
-    while passes < _MOST_PASSES and (passes == 0 or done.mean() < _COVERED):
+    passes, enough = 0, _COVERED if config.sampling == "foveated" else 0.0
+    while passes == 0 or done.mean() < enough:  # each pass labels its fovea at least
         if config.sampling == "uniform":
             chosen = uniform(len(points), config.num_points, random)
             dense = np.ones(len(chosen), dtype=bool)
@@ -426,15 +426,14 @@ def label_cloud(
             fovea = int(random.choice(np.flatnonzero(~done)))
             chosen = foveated(points, fovea, config.num_points, config.sigma, random)
             dense = np.linalg.norm(points[chosen] - points[fovea], axis=1) < config.sigma
-        layout = {
-            name: torch.from_numpy(index)[None] for name, index in segmenter.layout(points[chosen], random).items()
-        }
-        scores = segmenter(torch.from_numpy(points[chosen])[None], layout)[0].float()
-        np.add.at(total, chosen[dense], scores.softmax(dim=1).numpy()[dense])
+        layout = segmenter.layout(points[chosen], random)
+        scores = segmenter(
+            torch.from_numpy(points[chosen])[None],
+            {name: torch.from_numpy(index)[None] for name, index in layout.items()},
+        )[0]
+        np.add.at(total, chosen[dense], scores.float().softmax(dim=1).numpy()[dense])
         done[chosen[dense]] = True
         passes += 1
-        if config.sampling == "uniform":
-            break
     total[done] /= total[done].sum(axis=1, keepdims=True)
     if not done.all():
         _, near = cKDTree(points[done]).query(points[~done], k=min(3, int(done.sum())))
@@ -560,8 +559,8 @@ class TeethPointCNN(System[TeethConfig]):
         mesh: Mesh = FileRef(str(path), "mesh").load()
         segmenter = _segmenter(self.config, trained)
         started = time.perf_counter()
-        scan = _unlabelled(mesh, path.name)
-        probabilities, passes = label_cloud(segmenter, self.config, scan.points, _inference_random(scan.name))
+        points, _ = normalized(mesh.vertices, path.name)
+        probabilities, passes = label_cloud(segmenter, self.config, points, _inference_random(path.name))
         seconds = time.perf_counter() - started
         classes = probabilities.argmax(axis=1)
         metrics = {"teeth": float(len(np.unique(classes[classes > 0]))), "passes": float(passes)}
@@ -606,7 +605,7 @@ CLAIMS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 }
 
 
-def judge(rows: Sequence[Row]) -> list[Any]:
+def judge(rows: Sequence[Row]) -> list[ClaimCheck]:
     """The claim's inequalities, each on differences paired by seed and scan."""
     return [
         difference(rows, "iou", "both", "uniform", statement="(III) has a higher IoU than uniform PointCNN"),
@@ -712,8 +711,3 @@ def _figures(config: TeethConfig, scored: Sequence[_Scored], cases: Sequence[Cas
         png = picture({"true": (mesh, labels), "predicted": (mesh, numbers)})
         figures.append(Figure(name.replace("/", "_"), caption, png))
     return figures
-
-
-def _unlabelled(mesh: Mesh, name: str) -> DentalScan:
-    points, scale = normalized(mesh.vertices, name)
-    return DentalScan(name, points, None, scale)
