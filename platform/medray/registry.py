@@ -83,6 +83,14 @@ _ENTRIES = (
         inputs="2D or 3D images of two modalities with label maps for training; two images to predict",
     ),
     Entry(
+        slug="teeth_pointcnn",
+        target="medray.systems.segmentation.teeth_pointcnn:TeethPointCNN",
+        task="segmentation",
+        title="FDI tooth numbers for every point of an intra-oral scan, by foveated PointCNN and a layout critic",
+        paper="Ghazvinian Zanjani et al., MIDL 2019",
+        inputs="surface meshes or point clouds of dental arches, with an FDI number per vertex for training",
+    ),
+    Entry(
         slug="tofi_ml",
         target="medray.systems.classification.tofi_ml:TofiMl",
         task="classification",
