@@ -35,6 +35,14 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="boundary_loss",
+        target="medray.systems.segmentation.boundary_loss:BoundaryLoss",
+        task="segmentation",
+        title="small lesions in slices of brain scans, by a loss that measures how far off mistakes are",
+        paper="Kervadec, Bouchtiba et al., MIDL 2019",
+        inputs="volumes or slices of one or more modalities with lesion masks; as many images to predict",
+    ),
+    Entry(
         slug="fedprox_attunet",
         target="medray.systems.segmentation.fedprox_attunet:FedProxAttUNet",
         task="segmentation",
