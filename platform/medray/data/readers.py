@@ -8,7 +8,7 @@
 | .png .tif .tiff .jpg .jpeg .bmp | `formats.raster` (rows, columns; 1 mm) |
 | .npy .npz .h5 .hdf5, with #key | `formats.arrays` (1 mm) |
 | .stl .ply .obj .off .xyz, .npz with vertices | `read_mesh`: surfaces and point clouds (`formats.mesh`) |
-| .json .csv | `read_table`: points, centerlines, measurements |
+| .json .csv .mat | `read_table`: points, centerlines, measurements |
 
 Importing this module loads none of the libraries behind it.
 """
@@ -42,7 +42,7 @@ _FORMATS: dict[str, str] = {
     **dict.fromkeys((".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), "raster"),
     **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5"), "arrays"),
 }
-TABLE_SUFFIXES = (".json", ".csv")
+TABLE_SUFFIXES = (".json", ".csv", ".mat")
 MESH_SUFFIXES = (".stl", ".ply", ".obj", ".off", ".xyz")
 VERTEX_LABEL_SUFFIXES = (".json", ".npz", ".npy", ".csv", ".txt")
 KEYED = ("arrays", "dicom")
@@ -209,7 +209,9 @@ def read_vertex_label(path: str | Path) -> NDArray[np.int64]:
 
 @from_storage
 def read_table(path: str | Path) -> Any:
-    """Read points, centerlines or measurements: parsed JSON, or CSV columns by name (numbers where all are numbers).
+    """Read points, centerlines or measurements: JSON as parsed, columns of a CSV or matrices of a MATLAB file by name.
+
+    A CSV column holds numbers where all its cells are numbers, else text.
 
     Raises:
         UserError: missing, or not what its suffix says.
@@ -222,6 +224,10 @@ def read_table(path: str | Path) -> Any:
             with file.open(newline="", encoding="utf-8-sig") as lines:
                 rows = list(csv.DictReader(lines))
             return {name: _column([row[name] or "" for row in rows]) for name in (rows[0] if rows else {})}
+        if suffix_of(file) == ".mat":
+            from medray.data.formats.matlab import read_matrices
+
+            return read_matrices(file)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{file} is damaged: {error}") from error
     raise UserError(f"{file} is of no known kind; tables are {' '.join(TABLE_SUFFIXES)}")
