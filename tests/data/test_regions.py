@@ -72,5 +72,8 @@ def test_damage_and_gray_are_told(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[..., 0]).save(tmp_path / "g.png")
     with pytest.raises(UserError, match=r"g\.png is a grayscale image where an RGB image is expected"):
         open_picture(tmp_path / "g.png")
-    with pytest.raises(UserError, match=r"written as \.png, \.tif or \.tiff"), writing_picture(tmp_path / "a.jpg", (8, 8)):
+    with (
+        pytest.raises(UserError, match=r"written as \.png, \.tif or \.tiff"),
+        writing_picture(tmp_path / "a.jpg", (8, 8)),
+    ):
         pass
