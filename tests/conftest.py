@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 from object_store import Network, Store, object_store
@@ -37,3 +38,13 @@ def network(store: Store) -> Iterator[Network]:
     """A network between this test and the store that can misbehave."""
     with store.bad_network() as proxy:
         yield proxy
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of small real datasets; the test is skipped where there is none."""
+    beside = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get("MEDRAY_REAL_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set MEDRAY_REAL_DATA")
+    return folder

@@ -155,6 +155,9 @@ class Workbench(Protocol):
         ``make_learner`` is picklable and is called once per worker. Stages of a chain have different names.
         """
 
+    def forget(self, name: str) -> None:
+        """Drop the checkpoints of a finished loop whose result is kept elsewhere, as of an earlier federated round."""
+
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """``[function(item) for item in items]``, side by side where there are workers: folds, sites, test cases."""
 
@@ -247,6 +250,8 @@ class System(ABC, Generic[ConfigT]):
     variants: ClassVar[Mapping[str, Variant]]
     predict_inputs: ClassVar[tuple[str, ...]]
     """Names of the files `predict` takes, in order; see `input_names`."""
+    predict_suffix: ClassVar[str] = ".nii.gz"
+    """Suffix of the main result, ``--out``, that suits it; others that can hold it may work too."""
     learning_signal: ClassVar[tuple[str, Literal["max", "min"]] | None] = ("loss", "min")
     """The training metric that shows whether it learns, and the direction; held by a test on the smoke preset. None for
     a method without a gradient loop."""

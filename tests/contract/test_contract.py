@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,35 +16,11 @@ from medray.cli import run
 from medray.data.check import check_cases
 from medray.data.sources import open_source
 from medray.engine.models import config_from_plain, load_model
-from medray.engine.options import RunOptions
-from medray.engine.run import train
 from medray.engine.rundir import plain, read_json_lines
 from medray.errors import UserError
 from medray.system import System
 
-SLUGS = sorted(registry.ENTRIES)
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session", params=SLUGS)
-def slug(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="session")
-def system(slug: str) -> type[System[Any]]:
-    return registry.load(slug)
-
-
-@pytest.fixture(scope="session")
-def smoke(slug: str, system: type[System[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke preset trained to its end in this process; many tests look at what it left."""
-    preset = system.presets["smoke"]
-    options = RunOptions(
-        data=preset.data, out=str(tmp_path_factory.mktemp("runs")), num_workers=0, compare=preset.compare
-    )
-    config = system.config_class(**preset.config)
-    return train(slug, config, options, preset="smoke", variant=next(iter(system.variants))).path
 
 
 def test_the_class_keeps_its_entry(slug: str, system: type[System[Any]]) -> None:
@@ -84,10 +61,17 @@ def test_config_survives_json(system: type[System[Any]]) -> None:
 
 
 def test_smoke_data_passes_the_checks(system: type[System[Any]]) -> None:
-    source = open_source(system.presets["smoke"].data)
     made = system(system.config_class(**system.presets["smoke"].config))
-    good, bad = check_cases(source.cases, required=made.required_fields(source.cases, training=True))
+    found = open_source(system.presets["smoke"].data, fields=made.field_kinds)
+    source = dataclasses.replace(found, cases=tuple(made.arrange(found.cases)))
+    good, bad = check_cases(
+        source.cases,
+        required=made.required_fields(source.cases, training=True),
+        spatial_dims=made.expected_dims(),
+        empty_labels=made.empty_labels,
+    )
     assert not bad
+    assert not made.problems(good, {})
     assert len(good) == len(source.cases)
     splits = made.split(source, seed=0)
     patients = [{c.patient for c in part} for part in (splits.train, splits.validation, splits.test)]
@@ -103,9 +87,22 @@ def test_smoke_run_leaves_a_complete_directory(smoke: Path) -> None:
         assert (smoke / name).is_file(), name
 
 
+def test_smoke_run_shows_pictures(smoke: Path) -> None:
+    told = json.loads((smoke / "figures" / "figures.json").read_text())
+    assert told
+    assert len({figure["file"] for figure in told}) == len(told)  # one would hide the other
+    for figure in told:
+        assert figure["caption"]
+        assert (smoke / "figures" / figure["file"]).read_bytes().startswith(b"\x89PNG")
+
+
 def test_smoke_run_learns(smoke: Path, system: type[System[Any]]) -> None:
+    if system.learning_signal is None:
+        pytest.skip("has no gradient loop")
     name, direction = system.learning_signal
-    values = [r[name] for r in read_json_lines(smoke / "metrics.jsonl") if r["name"] == "train" and name in r]
+    records = [r for r in read_json_lines(smoke / "metrics.jsonl") if name in r and r["name"] != "validation"]
+    values = [r[name] for r in records if (r["name"], r.get("loop")) == (records[0]["name"], records[0].get("loop"))]
+    assert len(values) > 1
     fifth = max(1, len(values) // 5)
     gain = sum(values[-fifth:]) / fifth - sum(values[:fifth]) / fifth
     assert gain > 0 if direction == "max" else gain < 0
@@ -113,12 +110,11 @@ def test_smoke_run_learns(smoke: Path, system: type[System[Any]]) -> None:
 
 def test_checkpoint_round_trips(smoke: Path, slug: str) -> None:
     first, trained, _ = load_model(smoke, expect=slug)
-    again, _, _ = load_model(smoke / "checkpoints" / "final")
+    again, kept, _ = load_model(smoke / "checkpoints" / "final")
     assert first.config == again.config
-    if trained.weights is not None:
-        copy = smoke / "checkpoints" / "final" / "model.safetensors"
-        newest = max((smoke / "checkpoints" / "train").glob("step-*"))
-        assert copy.read_bytes() == (newest / "model.safetensors").read_bytes()
+    assert (trained.about, sorted(trained.files)) == (kept.about, sorted(kept.files))
+    for path in (trained.weights, *trained.files.values()):
+        assert path is None or path.suffix not in (".pkl", ".pickle", ".joblib", ".pt", ".pth")
 
 
 def test_checkpoint_of_another_system_is_refused(smoke: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,13 +76,3 @@ def save_series() -> SaveSeries:
         return folder
 
     return save
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """Folder of small real datasets; the test is skipped where there is none."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("MEDRAY_REAL_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set MEDRAY_REAL_DATA")
-    return folder

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -158,3 +163,39 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def job_cluster(num_cpus: int = 2) -> Iterator[dict[str, str]]:
+    """A cluster as `ray start` makes it, that takes jobs; yields the environment in which `ray job submit` finds it."""
+    ray = str(Path(sys.executable).with_name("ray"))
+    with tempfile.TemporaryDirectory(prefix="mr", dir="/tmp", ignore_cleanup_errors=True) as name:
+        dashboard = free_port()
+        environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_TMPDIR": name,
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+            "OMP_NUM_THREADS": "1",
+        }
+        head = [ray, "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={dashboard}",
+                "--dashboard-host=127.0.0.1", f"--temp-dir={name}/ray", f"--num-cpus={num_cpus}",
+                "--disable-usage-stats", f"--ray-client-server-port={free_port()}"]  # fmt: skip
+        Path(name, "ray").mkdir()
+        with Path(name, "head.log").open("wb") as log:
+            cluster = subprocess.Popen(head, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            while subprocess.run([ray, "job", "list"], env=environment, capture_output=True).returncode:
+                time.sleep(1)
+            yield environment
+        finally:
+            os.killpg(cluster.pid, signal.SIGTERM)
+            cluster.wait(60)
+
+
+def free_port() -> int:
+    """A port nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -23,7 +23,7 @@ from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
 from medray.progress import counted
 from medray.report.html import write_report
-from medray.system import ClaimResult, Evaluation, Prediction, PredictRequest, System, Trained
+from medray.system import ClaimResult, Evaluation, Figure, Prediction, PredictRequest, System, Trained
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,9 @@ def _finish(
         "evaluation.json",
         {"variants": {name: {"rows": e.rows, "summary": e.summary} for name, e in found.items()}},
     )
-    run.write_figures([figure for evaluation in found.values() for figure in evaluation.figures])
+    run.write_figures(
+        [figure for name in found for figure in _figures_of(found[name], name if name != variant else "")]
+    )
     rate = max((fit.samples_per_second for fit in trained.fits.values()), default=0.0)
     metrics = {**trained.metrics, **found[variant].summary}
     seconds = time.perf_counter() - started
@@ -234,6 +236,13 @@ def _finish(
     )
     write_report(run.path)
     run.publish()
+
+
+def _figures_of(evaluation: Evaluation, variant: str) -> list[Figure]:
+    """Its pictures; those of a variant compared carry its name, which the main one's do without."""
+    if not variant:
+        return list(evaluation.figures)
+    return [replace(f, name=f"{variant}-{f.name}", caption=f"{variant}: {f.caption}") for f in evaluation.figures]
 
 
 def _result(

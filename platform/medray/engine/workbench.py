@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -68,6 +69,13 @@ class InProcessWorkbench:
         watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
         with StopOnSignal(self.mirror) as host, watcher:
             return fit_result(run_loop(make_learner, World(), self.loop_settings(name), host))
+
+    def forget(self, name: str) -> None:
+        """See `Workbench.forget`."""
+        folder = self.out / "checkpoints" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.remote.folder(folder.relative_to(self.mirror.local).as_posix()).delete_all()
 
     def map(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, name: str) -> list[ResultT]:
         """See `Workbench.map`."""

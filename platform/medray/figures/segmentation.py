@@ -73,8 +73,9 @@ def outlines(
                 axes.contour(page, levels=[0.5], colors=[color], linewidths=1.0, linestyles=style)
         axes.set_title(example.title, fontsize=7)
     known = any(example.truth is not None for example in examples)
-    entries = [("found", FOUND, "-"), *([("true", TRUTH, "--")] if known else [])]
-    handles = [Line2D([], [], color=color, linestyle=style, label=name) for name, color, style in entries]
+    handles = [Line2D([], [], color=FOUND, linestyle="-", label="found")]
+    if known:
+        handles.append(Line2D([], [], color=TRUTH, linestyle="--", label="true"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     if title:
         figure.suptitle(title, fontsize=9)

@@ -340,7 +340,7 @@ def _score(config: SutsSettings, trained: Trained, refs: Sequence[tuple[int, Pai
                 if "dice_mean" in result.row:
                     caption += f": Dice {result.row['initial_dice_mean']:.2f} to {result.row['dice_mean']:.2f}"
                 figure = overview_figure(
-                    pair, displacement, name=f"{method}_{index}", caption=caption, label_names=names
+                    pair, displacement, name=f"example_{index}", caption=caption, label_names=names
                 )
                 result = replace(result, figure=figure)
             scored.append(result)

@@ -1,0 +1,1 @@
+"""Systems that label every pixel, voxel or point, and what they share."""
