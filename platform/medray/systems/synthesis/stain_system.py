@@ -103,7 +103,7 @@ class StainCycleGan(System[StainConfig]):
                 "num_epochs": 4,
                 "identity_epochs": 2,
                 "updates_per_epoch": 20,
-                "segmenter_updates": 120,
+                "segmenter_updates": 300,
             },
             compare=("reinhard",),
         ),
