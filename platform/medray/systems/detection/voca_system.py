@@ -134,6 +134,8 @@ class Voca(System[VocaConfig]):
     slug = "voca"
     config_class = VocaConfig
     predict_inputs = ("image",)
+    predict_suffix = ".csv"
+    empty_labels = True  # tiles without a nucleus
     presets: ClassVar[Mapping[str, Preset]] = {
         "smoke": Preset(
             about="phantom tiles of 191 px, half a minute",

@@ -92,6 +92,8 @@ class StainCycleGan(System[StainConfig]):
     slug = "stain_cyclegan"
     config_class = StainConfig
     predict_inputs = ("slide",)
+    predict_suffix = ".png"
+    empty_labels = True  # nothing but what lies between the structures
     learning_signal = ("cycle_loss", "min")  # the adversarial losses compare two networks that both get better
     presets: ClassVar[Mapping[str, Preset]] = {
         "smoke": Preset(
