@@ -29,7 +29,8 @@ class _Enough(Exception):
 
 
 def _peak_mb() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1)
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kib * 1024 / 1e6, 1)
 
 
 def _slide(side: int, path: Path) -> None:

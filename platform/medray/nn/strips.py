@@ -16,7 +16,8 @@ from torch.nn import functional as F
 Rows = Callable[[int, int], Tensor]
 """(first, end) to these rows of an image, (1, C, end - first, W)."""
 
-STRIP = 64
+STRIP = 32
+"""Rows at a time; what a convolution lays out anew for itself grows with them."""
 
 
 def rows_of(image: Tensor) -> Rows:

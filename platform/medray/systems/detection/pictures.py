@@ -50,7 +50,8 @@ def detection_figure(
     figure = Figure(figsize=(3.4 * (1 + len(maps)), 3.9), layout="constrained")
     part = (slice(0, _PANEL_PX), slice(0, _PANEL_PX))
     axes = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
-    axes[0].imshow(pixels[part])
+    bright = max(float(np.percentile(pixels, 99.5)), 1.0)  # fluorescence is dark
+    axes[0].imshow(np.clip(pixels[part] / bright, 0, 1))
     style = {"s": 70, "facecolors": "none", "linewidths": 1.4}
     axes[0].scatter(detected[:, 1], detected[:, 0], edgecolors=PALETTE[6], label="detected", **style)
     axes[0].scatter(reference[:, 1], reference[:, 0], marker="+", s=45, c=PALETTE[2], label="reference")

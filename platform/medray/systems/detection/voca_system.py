@@ -134,6 +134,8 @@ class Voca(System[VocaConfig]):
     slug = "voca"
     config_class = VocaConfig
     predict_inputs = ("image",)
+    predict_suffix = ".csv"
+    empty_labels = True  # tiles without a nucleus
     presets: ClassVar[Mapping[str, Preset]] = {
         "smoke": Preset(
             about="phantom tiles of 191 px, half a minute",
@@ -142,9 +144,15 @@ class Voca(System[VocaConfig]):
             compare=("voca_nw", "pr"),
         ),
         "demo": Preset(
-            about="phantom tiles of 255 px, crops of 127 px, 1500 updates each; about ten minutes on 2 cores",
+            about="phantom tiles of 255 px, crops of 127 px, 768 updates each; about ten minutes on 2 cores",
             data="phantom:nuclei?n=12&size=255&seed=0",
-            config={**_SMALL, "channels": (32, 64, 128, 256), "crop_px": 127, "num_epochs": 18},
+            config={
+                **_SMALL,
+                "channels": (16, 32, 64, 128),
+                "crop_px": 127,
+                "num_epochs": 12,
+                "lr_decay_epochs": 8,
+            },
             compare=("voca_nw", "pr"),
         ),
         "paper": Preset(

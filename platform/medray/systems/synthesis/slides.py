@@ -168,9 +168,11 @@ def stain_figure(images: Sequence[NDArray[np.generic]], captions: Sequence[str],
     """Pictures side by side; label maps (H, W) in colors of their own."""
     from matplotlib.figure import Figure
 
+    last = max((int(image.max()) for image in images if image.ndim == 2), default=1)
+    classes = {"cmap": "viridis", "vmin": 0, "vmax": last, "interpolation": "nearest"}
     figure = Figure(figsize=(3.0 * len(images), 3.6), layout="constrained")
     for axes, image, caption in zip(figure.subplots(1, len(images), squeeze=False)[0], images, captions, strict=True):
-        axes.imshow(image, **({} if image.ndim == 3 else {"cmap": "viridis", "vmin": 0, "interpolation": "nearest"}))
+        axes.imshow(image, **({} if image.ndim == 3 else classes))
         axes.set_title(caption, fontsize=8)
         axes.set(xticks=[], yticks=[])
     figure.suptitle(title, fontsize=9)

@@ -20,9 +20,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from monai.inferers.utils import sliding_window_inference
-from monai.networks.nets.basic_unet import BasicUNet
-from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -175,6 +172,10 @@ def make_generator(config: StainConfig) -> nn.Module:
 
 def make_judge(config: StainConfig) -> nn.Module:
     """A PatchGAN discriminator with instance norm and leaky ReLU (Isola et al. 2017)."""
+    from monai.networks.nets.patchgan_discriminator import (
+        PatchDiscriminator,
+    )  # 250 MB that a translation can do without
+
     return PatchDiscriminator(2, config.judge_width, 3, num_layers_d=config.judge_layers, norm="INSTANCE")
 
 
@@ -322,6 +323,8 @@ def _detached(part: SumCount) -> SumCount:
 
 def make_segmenter(config: StainConfig, num_classes: int) -> nn.Module:
     """A plain U-Net without normalization (Ronneberger et al. 2015): nothing in it evens out another stain."""
+    from monai.networks.nets.basic_unet import BasicUNet
+
     width = config.segmenter_width
     features = (width, width, 2 * width, 4 * width, 4 * width, width)
     return BasicUNet(2, 3, num_classes, features=features, norm=None, upsample="nontrainable")  # type: ignore[arg-type]
@@ -395,6 +398,8 @@ _SEGMENTER_EPOCHS = 10
 @torch.no_grad()
 def segment(network: nn.Module, pixels: Pixels, side: int) -> NDArray[np.uint8]:
     """Classes of a slide in memory, (H, W), by MONAI's overlapping windows."""
+    from monai.inferers.utils import sliding_window_inference
+
     roi = tuple(min(side, -(-n // 16) * 16) for n in pixels.shape[:2])
     logits = sliding_window_inference(
         to_image(pixels)[None], roi, 4, network, overlap=0.25, mode="gaussian", padding_mode="reflect"
