@@ -62,12 +62,14 @@ def test_a_straight_border_shifted_by_d_costs_half_its_square_per_pixel(d: int) 
 
 
 def test_a_grown_disc_costs_half_the_squared_distance_of_the_contours() -> None:
-    """In the plane: the integral of rho - r over the ring from r to R."""
+    """In the plane: the integral of rho - r over the ring from r to R. Off an axis the half pixel to the edge is up to
+    0.45 too much, since some pixel's center lies nearly on the circle; that is 4 % here.
+    """
     radius = np.hypot(*(np.indices((81, 81)) - 40))
     r, grown = 20, 38
     g, s = radius <= r, radius <= grown
     ring = 2 * math.pi * ((grown**3 - r**3) / 3 - r * (grown**2 - r**2) / 2)
-    assert shift_cost(level_set(g), s, g) == pytest.approx(ring, rel=0.03)
+    assert shift_cost(level_set(g), s, g) == pytest.approx(ring, rel=0.05)
 
 
 def test_the_level_set_is_negative_inside_and_zero_where_there_is_no_contour() -> None:
