@@ -471,16 +471,17 @@ PRESETS = {
         seeds=3,
     ),
     "brain": Preset(
-        about="your own FLAIR and T1 at 1 mm, one file each per patient, small U-Net; minutes on a CPU",
+        about="your own FLAIR and T1 at 1 mm, a folder per patient, small U-Net; some minutes on two cores",
         data="",
         config={
-            "base": 16,
+            "base": 8,
             "size": (192, 224),
-            "every": 3,
+            "every": 4,
             "occupied": 0.1,
+            "lr": 3e-3,
+            "batch_size": 4,
             "epochs": 30,
             "alpha_step": 0.033,
-            "test_fraction": 0.5,
         },
         compare=("gdl",),
     ),
@@ -731,8 +732,8 @@ def score_volume(found: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Se
         "hd95_mm": hausdorff_mm(ours, theirs, spacing, percentile=95.0),
         "dice_slice_empty_is_one": float(np.mean([dice(a, b, both_empty=1.0) for a, b in pairs])),
         "hd_slice_empty_is_zero_mm": float(np.mean([value if math.isfinite(value) else 0.0 for value in slice_mm])),
-        "lesions": num_lesions,
-        "lesions_found": len(np.unique(lesions[ours & theirs])),
+        "true_lesions": num_lesions,
+        "found_lesions": len(np.unique(lesions[ours & theirs])),
         "false_lesions": num_mine - len(np.unique(mine[ours & theirs])),
         "true_px": int(truth.sum()),
         "found_px": int(found.sum()),
@@ -741,7 +742,7 @@ def score_volume(found: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Se
     return {name: value for name, value in told.items() if math.isfinite(value)}
 
 
-_COUNTS = ("lesions", "lesions_found", "false_lesions", "true_px", "found_px", "both_px")
+_COUNTS = ("true_lesions", "found_lesions", "false_lesions", "true_px", "found_px", "both_px")
 
 
 def _score_case(system: BoundaryLoss, trained: Trained, cache: SampleCache, case: Case) -> tuple[Row, list[Example]]:
@@ -787,7 +788,7 @@ def _summarize(rows: Sequence[Row]) -> dict[str, float]:
     for name in ("dice_slice_empty_is_one", "hd_slice_empty_is_zero_mm"):
         told[name] = ratio(sum(float(row[name]) * float(row["slices"]) for row in rows), total["slices"])
     told["dice_pooled"] = ratio(2 * total["both_px"], total["true_px"] + total["found_px"])
-    told["lesions_found"] = ratio(total["lesions_found"], total["lesions"])
+    told["lesion_recall"] = ratio(total["found_lesions"], total["true_lesions"])
     told["false_lesions_per_volume"] = ratio(total["false_lesions"], len(rows))
     told["found_ratio"] = ratio(total["found_px"], total["true_px"])
     for name in sorted({name for row in rows for name in row if name.startswith("dice_") and name[5:].isdigit()}):
