@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,9 +40,36 @@ def roc_figure(truth: ArrayLike, score: ArrayLike, names: Sequence[str], *, titl
             axes.plot(false, true, label=f"{name}: {area:.3f}", linewidth=1.5, **_line(label))
     axes.set_xlabel("1 - specificity", fontsize=9)
     axes.set_ylabel("sensitivity", fontsize=9)
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     _tidy(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False, title="AUC")
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
+def auc_figure(names: Sequence[str], areas: Sequence[tuple[float, float, float]], *, title: str = "") -> Figure:
+    """ROC areas of labels as dots with their intervals.
+
+    Args:
+        names: of the labels, top to bottom.
+        areas: area, lower and upper bound of each; nan bounds are not drawn.
+        title: above the panel.
+    """
+    figure = _figure(5.6, 0.26 * len(names) + 1.2)
+    axes = figure.add_subplot()
+    places = np.arange(len(names))
+    middle, low, high = np.asarray(areas, dtype=float).reshape(-1, 3).T
+    axes.hlines(places, low, high, color=PALETTE[0], linewidth=2)
+    axes.plot(middle, places, "o", color=PALETTE[0], markersize=5)
+    axes.axvline(0.5, color="#BBBBBB", linewidth=1.0, zorder=0)
+    for place, value in zip(places, middle, strict=True):
+        axes.text(1.02, float(place), f"{value:.3f}", va="center", fontsize=7, transform=axes.get_yaxis_transform())
+    axes.set_yticks(places, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(min(0.45, float(np.nanmin([*low, *middle])) - 0.02) if len(names) else 0.45, 1.0)
+    axes.set_xlabel("AUC", fontsize=8)
+    _tidy(axes)
     if title:
         axes.set_title(title, fontsize=10)
     return figure
@@ -173,6 +200,7 @@ def prediction_figure(
     right.tick_params(axis="y", pad=6 + 5 * max(len(name) for name in names), length=0)
     right.set_xlim(0, 1.12)
     right.set_xticks([0, 0.5, 1])
+    right.tick_params(axis="x", labelsize=7)
     right.invert_yaxis()
     right.set_xlabel("probability", fontsize=8)
     right.spines[["top", "right"]].set_visible(False)
@@ -197,7 +225,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _line(index: int) -> dict[str, str]:
+def _line(index: int) -> dict[str, Any]:
     """Color and dash of the n-th line; lines of one color differ in their dash."""
     return {
         "color": PALETTE[index % len(PALETTE)],

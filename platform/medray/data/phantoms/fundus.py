@@ -1,7 +1,7 @@
 """Synthetic fundus photographs: classes that differ in how many small lesions there are, not in how much lesion.
 
-Stands in for APTOS (diabetic retinopathy, ``dr``), iChallenge-AMD (``amd``) and ORIGA (``glaucoma``) in ToFi-ML (Ahmed &
-Coskunuzer, MIUA 2023). An orange disc on black with vessels, optic disc and macula under an uneven light, with grain.
+Stands in for APTOS (diabetic retinopathy, ``dr``), iChallenge-AMD (``amd``) and ORIGA (``glaucoma``) in ToFi-ML (Ahmed
+& Coskunuzer, MIUA 2023). An orange disc on black with vessels, optic disc and macula under an uneven light, with grain.
 Every photograph carries the same area of bright and of dark lesion, to the pixel: in the sick in many small spots, in
 the healthy merged into a few blobs (in glaucoma the other way round, and a wide cup in place of a bright patch beside
 the optic disc). So a histogram of the colors hardly tells the classes apart, while counting components and holes does.
@@ -44,6 +44,8 @@ _BRIGHT_AREA, _DARK_AREA = 140, 120  # pixels at the reference size, in every ph
 _SMALL_AREA, _DRUSEN_AREA = 3, 9
 _SICK = (0.4, 1.0)  # the rest of the lesion area is in blobs: 20 to 47 small spots of each color
 _NUM_BLOBS = 3
+_CONTRAST = (0.25, 1.0)  # of lesions, from barely above the grain to as painted above
+_SLOPE, _EXPOSURE = 0.08, 0.1
 _TRIES = 30
 _MIXED = (1.0, 1.5, 2.0)
 
@@ -96,7 +98,7 @@ def cases(
     positive: float = 0.5,
     grades: bool = False,
     mixed: bool = False,
-    noise: float = 4.0,
+    noise: float = 6.0,
 ) -> tuple[Case, ...]:
     """Photographs of one eye per patient.
 
@@ -153,10 +155,14 @@ def _photograph(eye: Eye) -> NDArray[np.uint8]:
     image *= 1 - 0.25 * np.exp(-((rows - macula[0]) ** 2 + (columns - macula[1]) ** 2) / (2 * 0.12**2))
     _paint(image, (from_disc < _DISC_RADIUS) & retina, "disc")
     _paint(image, vessels, "vessel")
+    faintness = 1 - eye.random("contrast").uniform(*_CONTRAST)
+    clean = image.copy()
     for name, mask in _lesions(eye, from_disc, macula, retina, vessels).items():
         _paint(image, mask, name)
-    slope = anatomy.normal(0, 0.08, size=2)
-    image *= 1 + slope[0] * rows + slope[1] * columns + anatomy.normal(0, 0.03)
+    image += faintness * (clean - image)
+    light = eye.random("light")
+    slope = light.normal(0, _SLOPE, size=2)
+    image *= 1 + slope[0] * rows + slope[1] * columns + light.normal(0, _EXPOSURE)
     image += eye.random("grain").normal(0, eye.noise, size=image.shape) if eye.noise else 0.0
     return np.clip(np.round(image), 0, 255).astype(np.uint8)
 
