@@ -32,7 +32,7 @@ from medray.systems.synthesis.slides import (
     translated,
 )
 from medray.systems.synthesis.stain_cyclegan import StainConfig, TranslatorLearner, make_judge, patch_at
-from medray.systems.synthesis.stain_system import ScoredSlide, StainCycleGan, by_lab, judge, summarize
+from medray.systems.synthesis.stain_system import ScoredSlide, StainCycleGan, by_lab, claim_seed, judge, summarize
 
 TINY: dict[str, Any] = {
     "depth": 1, "width": 4, "judge_width": 4, "judge_layers": 1, "patch_px": 32, "batch_size": 2, "num_epochs": 1,
@@ -59,8 +59,8 @@ def test_a_judge_sees_70_pixels() -> None:
     for module in network.modules():
         if isinstance(module, torch.nn.InstanceNorm2d):
             module.forward = lambda x: x  # type: ignore[method-assign]  # statistics would reach everywhere
-    image = torch.rand(1, 3, 256, 256, requires_grad=True)
-    network(image)[-1][0, 0, 15, 15].backward()
+    image = torch.rand(1, 3, 128, 128, requires_grad=True)
+    network(image)[-1][0, 0, 7, 7].backward()
     assert image.grad is not None
     reached = image.grad[0].abs().sum(0) > 0
     assert (reached.any(0).sum(), reached.any(1).sum()) == (70, 70)
@@ -331,3 +331,14 @@ def test_a_config_that_cannot_work_is_refused(changes: dict[str, Any], sentence:
 def test_slides_outside_folders_are_told() -> None:
     with pytest.raises(UserError, match="found images outside any folder"):
         by_lab([Case("a", "a", {})], StainConfig())
+
+
+def test_a_seed_of_the_claim_scores_every_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medray.systems.synthesis.stain_system._SEAM_SLIDE_PX", 144)
+    work = InProcessWorkbench(tmp_path, quiet=True, tensorboard=False)
+    config = StainConfig(**{**TINY, "patch_px": 16, "updates_per_epoch": 1})
+    rows = claim_seed(config, "phantom:kidney?n=2&size=48&seed={seed}", work, 5)
+    told = [row["variant"] for row in rows if "case" not in row]
+    assert told == ["plain", "augmented", "reinhard", "both", "naive", "overlapped", "printed"]
+    assert {row["seed"] for row in rows} == {5}
+    assert {check.name.split("_")[0] for check in judge(rows)} == {"recovered", "augmentation", "seam"}
