@@ -106,6 +106,9 @@ class BoundaryLossConfig:
     """Pixels of a slice, left to right and back to front, cropped or padded around the middle (paper 256 x 256)."""
     spacing_mm: float = 0.0
     """Pixel size within slices; the image's own for 0."""
+    normalize: Literal["unit", "percentile", "zscore"] = "unit"
+    """Intensities of each scan: minimum and maximum to 0 and 1 (paper), which one bright voxel upsets; 1st and 99th
+    percentile to -1 and 1; or mean 0 and standard deviation 1."""
     occupied: float = 0.0
     """Share of a slice above the scan's minimum that it needs to be trained on (paper: all slices)."""
     every: int = 1
@@ -287,7 +290,7 @@ class StackReader(SliceReader):
 
     def __init__(self, config: BoundaryLossConfig, cache: SampleCache | None = None) -> None:
         spacing = (config.spacing_mm, config.spacing_mm) if config.spacing_mm else None
-        grid = SliceGrid(spacing, config.size, occupied=config.occupied, every=config.every)
+        grid = SliceGrid(spacing, config.size, config.normalize, config.occupied, config.every)
         super().__init__(grid, images=config.modalities, cache=cache)
         self.config = config
 
