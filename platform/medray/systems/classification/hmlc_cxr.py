@@ -254,7 +254,7 @@ PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         about="phantom of 500 radiographs of 32 x 32 pixels, a small network; half a minute",
         data="phantom:chest?n=500&size=32&seed=0&prevalence=0.6",
-        config={**_SMALL, "image_size": 32, "batch_size": 16, "lr": 2e-3, "epochs": 8, "finetune_epochs": 4},
+        config={**_SMALL, "image_size": 32, "batch_size": 16, "lr": 1e-3, "epochs": 14, "finetune_epochs": 4},
         compare=("br_all",),
         seeds=5,
     ),
@@ -298,7 +298,8 @@ class HmlcCxr(System[HmlcConfig]):
     slug = "hmlc_cxr"
     config_class = HmlcConfig
     predict_inputs = ("image",)
-    learning_signal = ("log_loss", "min")  # the losses of the two stages are on different scales
+    predict_suffix = ".json"
+    learning_signal = ("log_loss", "min")
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
 

@@ -280,6 +280,7 @@ class TofiMl(System[TofiConfig]):
     slug = "tofi_ml"
     config_class = TofiConfig
     predict_inputs = ("image",)
+    predict_suffix = ".json"
     learning_signal = None
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
