@@ -40,7 +40,7 @@ def roc_figure(truth: ArrayLike, score: ArrayLike, names: Sequence[str], *, titl
             axes.plot(false, true, label=f"{name}: {area:.3f}", linewidth=1.5, **_line(label))
     axes.set_xlabel("1 - specificity", fontsize=9)
     axes.set_ylabel("sensitivity", fontsize=9)
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     _tidy(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False, title="AUC")
     if title:

@@ -58,7 +58,12 @@ def mesh_panels(columns: Sequence[ColoredMesh], *, legend: Sequence[tuple[str, N
     if legend:
         marks = [Line2D([], [], marker="s", linestyle="", color=tuple(color)) for _, color in legend]
         figure.legend(
-            marks, [name for name, _ in legend], loc="outside lower center", ncols=9, fontsize=7, frameon=False
+            marks,
+            [name for name, _ in legend],
+            loc="outside lower center",
+            ncols=min(9, 4 * len(columns)),
+            fontsize=7,
+            frameon=False,
         )
     return figure
 

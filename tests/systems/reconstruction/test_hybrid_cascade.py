@@ -314,6 +314,17 @@ def test_coils_are_reconstructed_one_by_one_and_combined_by_root_sum_of_squares(
     np.testing.assert_allclose(reconstruct(coils).combined(), 5 * reconstruct(scan).combined(), rtol=1e-3, atol=1e-1)
 
 
+def test_blocks_are_kept_on_request_and_the_last_is_the_result(trained: Trained) -> None:
+    scan = RawReader().read(subjects(1)[0])
+    reconstruct = Reconstructor(TINY, trained.weights)
+    short, long = reconstruct(scan, [1]), reconstruct(scan, every_block=True)
+    assert (len(short.steps), len(long.steps)) == (2, 3)
+    np.testing.assert_allclose(short.combined()[0], long.combined()[1], rtol=1e-4, atol=1e-2)
+    scores = scores_of(long)
+    assert scores["block2_nrmse_percent"] == scores["nrmse_percent"]
+    assert set(scores) - set(scores_of(short, blocks=False)) == {"block1_nrmse_percent", "block2_nrmse_percent"}
+
+
 def test_the_claim_is_judged_on_pairs() -> None:
     rows: list[dict[str, object]] = []
     for seed in range(3):

@@ -272,7 +272,7 @@ PRESETS: Mapping[str, Preset] = {
         seeds=10,
     ),
     "chest": Preset(
-        about="radiographs, a folder per class; give --data FOLDER and, without a tree, --variant br_all; some minutes",
+        about="radiographs in a folder per class; give --data FOLDER, without a tree --variant br_all; some minutes",
         data="",
         config={**_SMALL, "image_size": 96, "epochs": 10, "finetune_epochs": 5, "batch_size": 16},
     ),

@@ -20,6 +20,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -106,6 +107,9 @@ class BoundaryLossConfig:
     """Pixels of a slice, left to right and back to front, cropped or padded around the middle (paper 256 x 256)."""
     spacing_mm: float = 0.0
     """Pixel size within slices; the image's own for 0."""
+    normalize: Literal["unit", "percentile", "zscore"] = "unit"
+    """Intensities of each scan: minimum and maximum to 0 and 1 (paper), which one bright voxel upsets; 1st and 99th
+    percentile to -1 and 1; or mean 0 and standard deviation 1."""
     occupied: float = 0.0
     """Share of a slice above the scan's minimum that it needs to be trained on (paper: all slices)."""
     every: int = 1
@@ -287,7 +291,7 @@ class StackReader(SliceReader):
 
     def __init__(self, config: BoundaryLossConfig, cache: SampleCache | None = None) -> None:
         spacing = (config.spacing_mm, config.spacing_mm) if config.spacing_mm else None
-        grid = SliceGrid(spacing, config.size, occupied=config.occupied, every=config.every)
+        grid = SliceGrid(spacing, config.size, config.normalize, config.occupied, config.every)
         super().__init__(grid, images=config.modalities, cache=cache)
         self.config = config
 
@@ -464,23 +468,24 @@ PRESETS = {
         seeds=5,
     ),
     "demo": Preset(
-        about="100 subjects, 5 slices of 96 x 96 each, 60 epochs, about ten minutes",
-        data="phantom:brain?kind=lesions&n=100&size=96&slices=5",
-        config={"base": 16, "size": (96, 96), "epochs": 60, "alpha_step": 0.0165},
+        about="60 subjects, 4 slices of 96 x 96 each, 60 epochs, about ten minutes",
+        data="phantom:brain?kind=lesions&n=60&size=96",
+        config={"base": 16, "size": (96, 96), "lr": 3e-3, "batch_size": 4, "epochs": 60, "alpha_step": 0.0165},
         compare=("gdl", "boundary"),
         seeds=3,
     ),
     "brain": Preset(
-        about="your own FLAIR and T1 at 1 mm, one file each per patient, small U-Net; minutes on a CPU",
+        about="your own FLAIR and T1 at 1 mm, a folder per patient, small U-Net; some minutes on two cores",
         data="",
         config={
-            "base": 16,
+            "base": 8,
             "size": (192, 224),
-            "every": 3,
+            "every": 4,
             "occupied": 0.1,
+            "lr": 3e-3,
+            "batch_size": 4,
             "epochs": 30,
             "alpha_step": 0.033,
-            "test_fraction": 0.5,
         },
         compare=("gdl",),
     ),
@@ -588,10 +593,10 @@ class BoundaryLoss(System[BoundaryLossConfig]):
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """Volumes first; beside them slices as the paper and its code score them (see `score_volume`)."""
         found = work.map(functools.partial(_score_case, self, trained, work.cache), cases, name="evaluate")
-        rows = [row for row, _ in found]
-        examples = [example for _, examples in found for example in examples]
+        rows = [row for row, _, _ in found]
+        examples = [example for _, examples, _ in found for example in examples]
         chosen = sorted(examples, key=lambda example: not np.any(example.truth))[:_EXAMPLES]
-        picture = to_png(outlines(chosen))
+        picture = to_png(outlines(chosen, affine=found[0][2]))
         caption = "Lesions found and true: of each test case the slice with most, then slices with false ones."
         summary = {**_summarize(rows), **trained.metrics}
         return Evaluation(rows, summary, [Figure("examples", caption, picture)])
@@ -618,7 +623,9 @@ class BoundaryLoss(System[BoundaryLossConfig]):
         measured = _measure(mask, self.config.labels)
         stem = request.out.with_name(stem_of(request.out))
         volume_suffix = suffix_of(request.out) if suffix_of(request.out) in (".nii.gz", ".nii", ".mha") else ".npz"
-        picture = outlines([_example(stack, probabilities.argmax(1), None, _busiest(probabilities[:, 1:].sum(1)), "")])
+        busiest = _busiest(probabilities[:, 1:].sum(axis=1))
+        example = _example(stack, probabilities.argmax(1), None, busiest, Path(original.source).name)
+        picture = outlines([example], affine=_affine(stack))
         files = {
             "labels": write_volume(mask, request.out),
             "probabilities": write_volume(own, stem.with_name(f"{stem.name}_probability{volume_suffix}")),
@@ -731,8 +738,8 @@ def score_volume(found: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Se
         "hd95_mm": hausdorff_mm(ours, theirs, spacing, percentile=95.0),
         "dice_slice_empty_is_one": float(np.mean([dice(a, b, both_empty=1.0) for a, b in pairs])),
         "hd_slice_empty_is_zero_mm": float(np.mean([value if math.isfinite(value) else 0.0 for value in slice_mm])),
-        "lesions": num_lesions,
-        "lesions_found": len(np.unique(lesions[ours & theirs])),
+        "true_lesions": num_lesions,
+        "found_lesions": len(np.unique(lesions[ours & theirs])),
         "false_lesions": num_mine - len(np.unique(mine[ours & theirs])),
         "true_px": int(truth.sum()),
         "found_px": int(found.sum()),
@@ -741,10 +748,12 @@ def score_volume(found: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Se
     return {name: value for name, value in told.items() if math.isfinite(value)}
 
 
-_COUNTS = ("lesions", "lesions_found", "false_lesions", "true_px", "found_px", "both_px")
+_COUNTS = ("true_lesions", "found_lesions", "false_lesions", "true_px", "found_px", "both_px")
 
 
-def _score_case(system: BoundaryLoss, trained: Trained, cache: SampleCache, case: Case) -> tuple[Row, list[Example]]:
+def _score_case(
+    system: BoundaryLoss, trained: Trained, cache: SampleCache, case: Case
+) -> tuple[Row, list[Example], NDArray[np.float64] | None]:
     reader, config = StackReader(system.config, cache), system.config
     stack, truth = reader.stack(case), reader.classes(case)
     found = segment(system._network(trained), stack.image).argmax(1)
@@ -761,7 +770,7 @@ def _score_case(system: BoundaryLoss, trained: Trained, cache: SampleCache, case
     false = np.where((truth > 0).any(axis=(1, 2)), 0, (found > 0).sum(axis=(1, 2)))
     if false.any():
         examples.append(_example(stack, found, truth, int(false.argmax()), f"{case.id}  no lesion"))
-    return row, examples
+    return row, examples, _affine(stack)
 
 
 def _busiest(masks: NDArray[Any]) -> int:
@@ -772,12 +781,13 @@ def _busiest(masks: NDArray[Any]) -> int:
 
 
 def _example(stack: SliceStack, found: NDArray[Any], truth: NDArray[Any] | None, index: int, title: str) -> Example:
-    """As radiologists see it, anterior up and the patient's right on the left."""
-    planes = [stack.image[index, 0], found[index] > 0, None if truth is None else truth[index] > 0]
-    image, ours, theirs = (plane if plane is None else plane.T[::-1, ::-1] for plane in planes)
-    assert image is not None
-    assert ours is not None
-    return Example(image, ours, theirs, f"{title} z={index}")
+    lesions = None if truth is None else truth[index] > 0
+    return Example(stack.image[index, 0], found[index] > 0, lesions, f"{title} z={index}")
+
+
+def _affine(stack: SliceStack) -> NDArray[np.float64] | None:
+    """By which slices of a volume are turned as radiologists read them; a 2D image stays as it is stored."""
+    return stack.grid.affine if stack.grid.dims == 3 else None
 
 
 def _summarize(rows: Sequence[Row]) -> dict[str, float]:
@@ -787,7 +797,7 @@ def _summarize(rows: Sequence[Row]) -> dict[str, float]:
     for name in ("dice_slice_empty_is_one", "hd_slice_empty_is_zero_mm"):
         told[name] = ratio(sum(float(row[name]) * float(row["slices"]) for row in rows), total["slices"])
     told["dice_pooled"] = ratio(2 * total["both_px"], total["true_px"] + total["found_px"])
-    told["lesions_found"] = ratio(total["lesions_found"], total["lesions"])
+    told["lesion_recall"] = ratio(total["found_lesions"], total["true_lesions"])
     told["false_lesions_per_volume"] = ratio(total["false_lesions"], len(rows))
     told["found_ratio"] = ratio(total["found_px"], total["true_px"])
     for name in sorted({name for row in rows for name in row if name.startswith("dice_") and name[5:].isdigit()}):
