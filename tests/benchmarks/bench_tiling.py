@@ -4,7 +4,8 @@
     python tests/benchmarks/bench_tiling.py --width 32 --tiles 2   the paper's generator, the first tiles only
 
 Each part prints one JSON line: peak resident memory of its process, its base (libraries loaded, nothing done), seconds,
-tiles done. What counts is peak_mb below 2000: it does not grow with the number of tiles, since results leave in bands.
+tiles done. What counts is peak_mb below 2000. Beyond the first tile it grows by the mapped pages of slide and result
+(50 MB each) alone, since results leave in bands.
 Not a test: seconds depend on the machine; the memory hardly does.
 """
 
