@@ -182,7 +182,10 @@ class Learner(ABC):
         """Optimizers by name, made after the networks are where they will train."""
 
     def configure_schedulers(self, optimizers: Mapping[str, Optimizer]) -> dict[str, LRScheduler]:
-        """Learning-rate schedulers by name, each stepped once per epoch. None unless overridden."""
+        """Learning-rate schedulers by name, each stepped once per epoch. None unless overridden.
+
+        A ``ReduceLROnPlateau`` is stepped after each validation instead, with the metric ``schedule.monitor`` names.
+        """
         return {}
 
     @abstractmethod

@@ -35,12 +35,28 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="boundary_loss",
+        target="medray.systems.segmentation.boundary_loss:BoundaryLoss",
+        task="segmentation",
+        title="small lesions in slices of brain scans, by a loss that measures how far off mistakes are",
+        paper="Kervadec, Bouchtiba et al., MIDL 2019",
+        inputs="volumes or slices of one or more modalities with lesion masks; as many images to predict",
+    ),
+    Entry(
         slug="fedprox_attunet",
         target="medray.systems.segmentation.fedprox_attunet:FedProxAttUNet",
         task="segmentation",
         title="breast tumors in ultrasound, segmented by a network that hospitals train without pooling their images",
         paper="Gad et al., MIUA 2023",
         inputs="2D images with lesion masks, by site (a folder per site or a manifest); one image to predict",
+    ),
+    Entry(
+        slug="gmvae_tv",
+        target="medray.systems.anomaly.gmvae_tv_system:GmvaeTv",
+        task="anomaly",
+        title="lesions found without labels, as what changes when a scan is restored under a prior of healthy brains",
+        paper="You et al., MIDL 2019",
+        inputs="skull-stripped scans of healthy subjects to train on; one scan to predict",
     ),
     Entry(
         slug="hmlc_cxr",
@@ -51,6 +67,22 @@ _ENTRIES = (
         inputs="2D images with a table of findings and a taxonomy, or one folder per class; one image to predict",
     ),
     Entry(
+        slug="hybrid_cascade",
+        target="medray.systems.reconstruction.hybrid_cascade_system:HybridCascade",
+        task="reconstruction",
+        title="MR images from undersampled k-space by a cascade of networks in both domains with data consistency",
+        paper="Souza et al., MIDL 2019",
+        inputs="fully sampled complex k-space (HDF5, NPZ, NPY) or magnitude volumes to train on; one scan to predict",
+    ),
+    Entry(
+        slug="stain_cyclegan",
+        target="medray.systems.synthesis.stain_system:StainCycleGan",
+        task="synthesis",
+        title="slides of one lab in the stain of another, unpaired and without seams, to segment without retraining",
+        paper="de Bel et al., MIDL 2019",
+        inputs="2D RGB slides, a folder per lab, label maps for one of them; a slide of any size to predict",
+    ),
+    Entry(
         slug="suts",
         target="medray.systems.registration.suts_system:Suts",
         task="registration",
@@ -59,12 +91,28 @@ _ENTRIES = (
         inputs="2D or 3D images of two modalities with label maps for training; two images to predict",
     ),
     Entry(
+        slug="teeth_pointcnn",
+        target="medray.systems.segmentation.teeth_pointcnn:TeethPointCNN",
+        task="segmentation",
+        title="FDI tooth numbers for every point of an intra-oral scan, by foveated PointCNN and a layout critic",
+        paper="Ghazvinian Zanjani et al., MIDL 2019",
+        inputs="surface meshes or point clouds of dental arches, with an FDI number per vertex for training",
+    ),
+    Entry(
         slug="tofi_ml",
         target="medray.systems.classification.tofi_ml:TofiMl",
         task="classification",
         title="images screened by counting their pieces and holes at every gray value, with boosted trees",
         paper="Ahmed & Coskunuzer, MIUA 2023",
         inputs="2D images in one folder per class or with a table of classes; one image to predict",
+    ),
+    Entry(
+        slug="voca",
+        target="medray.systems.detection.voca_system:Voca",
+        task="detection",
+        title="cell nuclei in histology as points: every pixel votes for the center of its nucleus",
+        paper="Xie et al., MIDL 2019",
+        inputs="2D images with points (CSV, JSON, .mat) or instance maps for training; an image of any size to predict",
     ),
 )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medray.data.case import Case
-from medray.data.channels import by_patient
+from medray.data.channels import by_patient, of_modality
 from medray.data.fields import FileRef
 from medray.data.sources import open_source
 from medray.errors import UserError
@@ -49,3 +49,11 @@ def test_a_modality_that_nobody_has_is_named(tmp_path: Path) -> None:
 def test_cases_that_are_grouped_already_pass() -> None:
     case = Case("a", "p", {"flair": FileRef("f.nii.gz"), "t1": FileRef("t.nii.gz")}, {"site": "x"})
     assert by_patient([case], ("flair", "t1")) == [case]
+
+
+def test_cases_of_one_modality() -> None:
+    found = [Case(f"{name}/a", "a", {}, {"modality": name}) for name in ("t1", "t2")]
+    assert of_modality(found, "t2") == found[1:]
+    assert of_modality(found, "") == found
+    with pytest.raises(UserError, match="no flair images; it has t1, t2"):
+        of_modality(found, "flair")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import read_json_lines
 from medray.engine.world import World
-from medray.learner import Learner, Step
+from medray.learner import Learner, Step, SumCount
 
 
 def settings(run: Path, **more: Any) -> LoopSettings:
@@ -210,3 +210,27 @@ def test_bf16_is_used_in_the_forward_pass_only(tmp_path: Path) -> None:
     assert any(not torch.equal(exact[name], rounded[name]) for name in exact)
     for name in exact:
         assert_close(rounded[name], exact[name], rtol=0.2, atol=0.1, msg=name)
+
+
+class _Stuck(Regression):
+    """Its validation metric never improves, and its learning rate waits for one epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(num_epochs=6)
+
+    def configure_schedulers(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
+        return {"net": torch.optim.lr_scheduler.ReduceLROnPlateau(optimizers["net"], factor=0.5, patience=1)}
+
+    def validation_step(self, index: int) -> dict[str, SumCount]:
+        return {"mse": SumCount(1.0, 1.0)}
+
+
+def test_a_plateau_of_the_monitored_metric_lowers_the_learning_rate_also_across_a_restart(tmp_path: Path) -> None:
+    """By hand: epoch 1 is the best, 3 and 5 are the second without improvement, so 0.05 is halved twice."""
+    train(tmp_path / "whole", _Stuck)
+    run_loop(_Stuck, World(), settings(tmp_path / "parts"), StopsAt(7))
+    train(tmp_path / "parts", _Stuck)
+    for name in ("whole", "parts"):
+        weights, state = final_state(tmp_path / name)
+        assert state["optimizers"]["net"]["param_groups"][0]["lr"] == 0.05 / 4
+        assert_close(weights, final_state(tmp_path / "whole")[0], rtol=0, atol=0)

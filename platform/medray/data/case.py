@@ -43,12 +43,30 @@ class Volume:
         return tuple(float(s) for s in np.linalg.norm(self.affine[:3, : self.spatial_dims], axis=0))
 
 
+@dataclass(frozen=True)
+class Mesh:
+    """A surface of triangles, or a point cloud.
+
+    Attributes:
+        vertices: (N, 3) float64, in the file's own coordinates and unit (dental and anatomical scans: mm).
+        faces: (F, 3) int64, indices of vertices; (0, 3) for a point cloud.
+        corners: of a file without shared vertices (STL), the vertex that each of its 3 F corners became when equal
+            positions were merged, in file order; None for other files.
+        source: where it came from, for messages.
+    """
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int64]
+    corners: NDArray[np.int64] | None = None
+    source: str = ""
+
+
 @runtime_checkable
 class FieldRef(Protocol):
     """Where one field of a case comes from. Picklable and cheap: it travels to every worker."""
 
     def load(self) -> Any:
-        """Read or generate it: a `Volume` for images and labels, arrays or tables for other kinds.
+        """Read or generate it: a `Volume` for images and labels, a `Mesh`, arrays or tables for other kinds.
 
         Raises:
             UserError: the file is missing, truncated or not what its name says.
@@ -93,6 +111,17 @@ class Case:
         value = self.load(name)
         if not isinstance(value, Volume):
             raise TypeError(f"field {name!r} of case {self.id!r} is a {type(value).__name__}, not a volume")
+        return value
+
+    def mesh(self, name: str) -> Mesh:
+        """Load one field that must be a `Mesh`.
+
+        Raises:
+            TypeError: the field is of another kind.
+        """
+        value = self.load(name)
+        if not isinstance(value, Mesh):
+            raise TypeError(f"field {name!r} of case {self.id!r} is a {type(value).__name__}, not a mesh")
         return value
 
 

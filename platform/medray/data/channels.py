@@ -47,3 +47,16 @@ def by_patient(cases: Sequence[Case], modalities: Sequence[str]) -> list[Case]:
         kept = {key: value for key, value in case.attributes.items() if key not in ("modality", "folder")}
         attributes.setdefault(case.patient, {}).update(kept)
     return [*ready, *(Case(name, name, fields, attributes[name]) for name, fields in grouped.items())]
+
+
+def of_modality(cases: Sequence[Case], modality: str) -> list[Case]:
+    """The cases that show one modality, for a network with one input channel; all of them where ``modality`` is empty.
+
+    Raises:
+        UserError: none shows it; the sentence names those there are.
+    """
+    chosen = [case for case in cases if not modality or case.attributes.get("modality", "") == modality]
+    if cases and not chosen:
+        known = sorted({case.attributes.get("modality", "") for case in cases} - {""})
+        raise UserError(f"the data has no {modality} images; it has {', '.join(known) or 'no images with a modality'}")
+    return chosen

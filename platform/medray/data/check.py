@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medray.data.case import BadCase, Case, Volume
+from medray.data.case import BadCase, Case, Mesh, Volume
 from medray.data.fields import FileRef, case_fingerprint, is_label_name
+from medray.data.formats.mesh import per_vertex
 from medray.data.packed import PackedRef
 from medray.errors import UserError
 from medray.storage import StorageError
@@ -37,7 +38,8 @@ def check_cases(
     Found are: a required field that the case lacks; files that are missing, truncated, not images, or hold NaN; another
     number of axes than ``spatial_dims``; a label map of another shape than its image, or lying elsewhere in world
     space; an empty label map; a label value that is not known; a pair whose two label maps share no organ; a case whose
-    required fields have the same content as an earlier case's.
+    required fields have the same content as an earlier case's; a mesh without faces, or with another number of labels
+    than vertices (`formats.mesh.per_vertex`).
 
     Args:
         cases: of a source.
@@ -116,12 +118,17 @@ def _problem(
         if name not in case.fields:
             return BadCase(case.id, f"it has no {name}; its fields are {', '.join(case.fields) or 'none'}", _file(case))
     volumes: dict[str, Volume] = {}
-    for name in case.fields:
+    meshes: list[Mesh] = []
+    for name in sorted(case.fields, key=is_label_name):  # a mesh before its labels
         try:
             value = case.load(name)
             if isinstance(value, Volume):
                 volumes[name] = value
                 _check_volume(case, name, value, spatial_dims, known_labels, empty_labels)
+            elif isinstance(value, Mesh):
+                meshes.append(value)
+            elif meshes and is_label_name(name) and isinstance(value, np.ndarray):
+                per_vertex(meshes[0], value)
         except StorageError:
             raise  # the storage's fault, not the case's
         except UserError as error:

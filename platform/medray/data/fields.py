@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,26 +13,38 @@ from typing import Any, Literal
 from medray.data.case import Case
 from medray.data.places import Place, StoredPath, version_of
 from medray.data.readers import (
+    MESH_SUFFIXES,
     TABLE_SUFFIXES,
     locate,
     read_array,
     read_label,
+    read_mesh,
     read_stored,
     read_table,
+    read_vertex_label,
     read_volume,
     suffix_of,
 )
 from medray.errors import UserError
 from medray.storage import StorageError, is_url
 
-Kind = Literal["image", "channels", "label", "array", "table"]
+Kind = Literal["image", "channels", "label", "array", "table", "mesh", "vertex_label"]
 """How a file is read: `image` and `channels` (the last axis may be channels) by `read_volume`, `label` by `read_label`,
-`array` by `read_array`, `table` by `read_table`."""
+`array` by `read_array`, `table` by `read_table`, `mesh` by `read_mesh`, `vertex_label` by `read_vertex_label`."""
 
 _WINDOW = 1 << 20
 """Bytes taken from either end of a big file for its checksum."""
 _LABEL_NAMES = ("label", "labels", "seg", "segmentation", "mask", "masks", "lesion", "lesions", "instances")
 _ARRAY_NAMES = ("kspace", "points", "spectrum", "sampling")
+
+
+_READERS: Mapping[str, Callable[[str | Path], Any]] = {
+    "label": read_label,
+    "table": read_table,
+    "array": read_array,
+    "mesh": read_mesh,
+    "vertex_label": read_vertex_label,
+}
 
 
 @dataclass(frozen=True)
@@ -60,13 +72,8 @@ class FileRef:
         return self._read(self.path)
 
     def _read(self, path: str | Path) -> Any:
-        if self.kind == "label":
-            return read_label(path)
-        if self.kind == "table":
-            return read_table(path)
-        if self.kind == "array":
-            return read_array(path)
-        return read_volume(path, channels=self.kind == "channels")
+        reader = _READERS.get(self.kind)
+        return reader(path) if reader else read_volume(path, channels=self.kind == "channels")
 
     def fingerprint(self) -> str:
         """Size and checksum; see `file_fingerprint`. In storage size and etag, for which nothing is downloaded.
@@ -91,11 +98,14 @@ def ref_to(file: Place, kind: Kind, key: str = "") -> FileRef:
 def kind_of(field: str, path: str, kinds: Mapping[str, Kind] | None = None) -> Kind:
     """How a field is read: as the system says in ``kinds``, else by the field's name and the file's suffix.
 
-    Fields called label, mask, seg, lesion or instances, or ending in _label, _mask or _seg, are label maps; JSON and
-    CSV are tables; kspace, points, spectrum and sampling are arrays; everything else is an image.
+    STL, PLY, OBJ, OFF and XYZ are meshes; fields called label, mask, seg, lesion or instances, or ending in _label,
+    _mask or _seg, are label maps; JSON and CSV are tables; kspace, points, spectrum and sampling are arrays; everything
+    else is an image.
     """
     if kinds and field in kinds:
         return kinds[field]
+    if suffix_of(path) in MESH_SUFFIXES:
+        return "mesh"
     if suffix_of(path) in TABLE_SUFFIXES:
         return "table"
     if is_label_name(field):

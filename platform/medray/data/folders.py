@@ -11,6 +11,7 @@
 | `mr/a.nii.gz`, `ct/a.nii.gz` | `mr/a`, modality mr |
 | `normal/a.png`, `covid/b.png` | `normal/a`, attribute class |
 | `a.nii.gz`, `a_label.nii.gz` (or `_seg`, `_mask`), also inside `mr/` | `a`; without label files: unlabelled images |
+| `scans/a.stl`, `scans/a.json`, and other folders of surfaces (`medray.data.mesh_folders`) | `a`, fields mesh, label |
 | any of these inside `train/`, `validation/`, `test/` | the same, attribute split |
 
 An image is a case with the fields `image` and, where one was found, `label`. The patient is the file's stem (for BIDS
@@ -26,15 +27,16 @@ from dataclasses import dataclass, field
 
 from medray.data.case import BadCase, Case
 from medray.data.fields import FileRef, Kind, is_label_name, kind_of, ref_to
+from medray.data.mesh_folders import find_meshes
 from medray.data.places import Place
-from medray.data.readers import is_image_name, stem_of, suffix_of
+from medray.data.readers import MESH_SUFFIXES, is_image_name, stem_of, suffix_of
 from medray.errors import UserError
 from medray.storage import StorageError
 
 LAYOUTS = (
     "mr_images/ + mr_labels/; mr/ + mr_labels/; mr/images/ + mr/labels/; images/ + labels/ (or masks/); one folder per "
-    "patient with t1.nii.gz, flair.nii.gz, label.nii.gz; folders of DICOM slices; one folder per modality or class; or "
-    "name.nii.gz + name_label.nii.gz"
+    "patient with t1.nii.gz, flair.nii.gz, label.nii.gz; folders of DICOM slices; one folder per modality or class; "
+    "name.nii.gz + name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
 )
 LABEL_FOLDERS = ("labels", "label", "masks", "mask", "segmentations", "seg", "instances")
 # fmt: off
@@ -142,6 +144,12 @@ def _in_splits(splits: Mapping[Place, str], kinds: Mapping[str, Kind] | None) ->
 
 def _match(root: Place, entries: Sequence[Place], kinds: Mapping[str, Kind] | None) -> Found:
     folders = [entry for entry in entries if entry.is_dir()]
+    near = [file for entry in entries for file in (_entries(entry) if entry.is_dir() else [entry])]
+    clouds = "mesh" in (kinds or {}).values()
+    if clouds or any(suffix_of(file) in MESH_SUFFIXES for file in near) or not any(map(is_image_name, near)):
+        meshes = Found(*find_meshes(root, clouds=clouds))
+        if meshes.cases:
+            return meshes
     layouts: tuple[Callable[[], Found], ...] = (
         lambda: _modality_folders(folders),
         lambda: _plain_folders(folders),

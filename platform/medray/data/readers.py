@@ -7,7 +7,8 @@
 | a folder, .dcm .dicom .ima | `formats.dicom` (a series, sorted by position, rescaled) |
 | .png .tif .tiff .jpg .jpeg .bmp | `formats.raster` (rows, columns; 1 mm) |
 | .npy .npz .h5 .hdf5, with #key | `formats.arrays` (1 mm) |
-| .json .csv | `read_table`: points, centerlines, measurements |
+| .stl .ply .obj .off .xyz, .npz with vertices | `read_mesh`: surfaces and point clouds (`formats.mesh`) |
+| .json .csv .mat | `read_table`: points, centerlines, measurements |
 
 Importing this module loads none of the libraries behind it.
 """
@@ -15,6 +16,7 @@ Importing this module loads none of the libraries behind it.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import importlib
 import json
@@ -25,7 +27,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from medray.data.case import Volume
+from medray.data.case import Mesh, Volume
 from medray.data.fetched import fetched
 from medray.data.places import Place, split_key
 from medray.errors import UserError
@@ -40,7 +42,9 @@ _FORMATS: dict[str, str] = {
     **dict.fromkeys((".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), "raster"),
     **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5"), "arrays"),
 }
-TABLE_SUFFIXES = (".json", ".csv")
+TABLE_SUFFIXES = (".json", ".csv", ".mat")
+MESH_SUFFIXES = (".stl", ".ply", ".obj", ".off", ".xyz")
+VERTEX_LABEL_SUFFIXES = (".json", ".npz", ".npy", ".csv", ".txt")
 KEYED = ("arrays", "dicom")
 """Formats whose paths may end in ``#key``."""
 LABEL_TOLERANCE = 1e-3
@@ -54,7 +58,7 @@ def suffix_of(path: str | Path | Place) -> str:
     ('.nii.gz', '.h5', '')
     """
     name = str(path).split("#", 1)[0].lower()
-    return next((suffix for suffix in (*_FORMATS, *TABLE_SUFFIXES) if name.endswith(suffix)), "")
+    return next((suffix for suffix in (*_FORMATS, *TABLE_SUFFIXES, *MESH_SUFFIXES) if name.endswith(suffix)), "")
 
 
 def is_image_name(path: str | Path | Place) -> bool:
@@ -96,8 +100,8 @@ def read_stored(url: str, version: str, read: Callable[..., Any], **options: Any
             value = read(f"{copy}{mark}{key}", **options)
         except UserError as error:
             raise UserError(str(error).replace(str(copy), file)) from error
-    if isinstance(value, Volume):
-        return Volume(value.array, value.affine, value.source.replace(str(copy), file), value.header)
+    if isinstance(value, Volume | Mesh):
+        return dataclasses.replace(value, source=value.source.replace(str(copy), file))
     return value
 
 
@@ -163,8 +167,51 @@ def read_array(path: str | Path) -> NDArray[Any]:
 
 
 @from_storage
+def read_mesh(path: str | Path) -> Mesh:
+    """Read a surface or a point cloud.
+
+    Args:
+        path: STL, PLY, OBJ or OFF, which must have faces; or a point cloud: XYZ (a point per line), NPY (N, 3) or NPZ
+            with ``vertices`` (or ``points``) and perhaps ``faces``.
+
+    Returns:
+        Vertices in the file's order. Those of an STL, which stores three for each facet, are merged where they are
+        equal, in order of first occurrence; `Mesh.corners` remembers which became which.
+
+    Raises:
+        UserError: missing, empty, damaged, without faces, with vertices that are not finite or faces without vertices.
+    """
+    from medray.data.formats import mesh
+
+    file, _ = locate(path)
+    return mesh.read(file)
+
+
+@from_storage
+def read_vertex_label(path: str | Path) -> NDArray[np.int64]:
+    """Read the labels of a mesh or point cloud: whole numbers, one per vertex, facet or STL corner.
+
+    Args:
+        path: JSON (a list, or an object with ``labels``), NPZ (``labels``), NPY, CSV (column ``label``), text (a number
+            per line), or a PLY whose vertices have the property ``label``.
+
+    Returns:
+        (K,) as stored; `formats.mesh.per_vertex` brings them onto a mesh's vertices.
+
+    Raises:
+        UserError: missing, damaged, not a list of whole numbers.
+    """
+    from medray.data.formats import mesh
+
+    file, key = locate(path)
+    return mesh.read_labels(file, key)
+
+
+@from_storage
 def read_table(path: str | Path) -> Any:
-    """Read points, centerlines or measurements: parsed JSON, or CSV columns by name (numbers where all are numbers).
+    """Read points, centerlines or measurements: JSON as parsed, columns of a CSV or matrices of a MATLAB file by name.
+
+    A CSV column holds numbers where all its cells are numbers, else text.
 
     Raises:
         UserError: missing, or not what its suffix says.
@@ -177,6 +224,10 @@ def read_table(path: str | Path) -> Any:
             with file.open(newline="", encoding="utf-8-sig") as lines:
                 rows = list(csv.DictReader(lines))
             return {name: _column([row[name] or "" for row in rows]) for name in (rows[0] if rows else {})}
+        if suffix_of(file) == ".mat":
+            from medray.data.formats.matlab import read_matrices
+
+            return read_matrices(file)
     except (ValueError, csv.Error) as error:
         raise UserError(f"{file} is damaged: {error}") from error
     raise UserError(f"{file} is of no known kind; tables are {' '.join(TABLE_SUFFIXES)}")

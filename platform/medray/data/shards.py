@@ -2,7 +2,7 @@
 
 Columns: ``case``, ``patient``, ``attributes`` (a map), and one struct per field:
 
-    kind     volume, array, json or columns (a CSV table)
+    kind     volume, array, json, columns (a CSV table) or mesh (an NPZ of its arrays)
     data     the C-ordered bytes in pieces of at most 64 MiB, since a Parquet value ends at 2 GiB; UTF-8 JSON for tables
     dtype    as numpy writes it, "<i2"
     shape    of the array, channel first for volumes
@@ -12,6 +12,7 @@ Columns: ``case``, ``patient``, ``attributes`` (a map), and one struct per field
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medray.data.case import Volume
+from medray.data.case import Mesh, Volume
 from medray.errors import UserError
 
 COLUMNS = ("case", "patient", "attributes")
@@ -62,7 +63,7 @@ def encode(value: Any, what: str) -> dict[str, Any]:
     """A loaded field as a value of its column.
 
     Args:
-        value: a `Volume`, an array, a table of arrays by name, or what JSON holds.
+        value: a `Volume`, a `Mesh`, an array, a table of arrays by name, or what JSON holds.
         what: for messages.
 
     Raises:
@@ -72,6 +73,11 @@ def encode(value: Any, what: str) -> dict[str, Any]:
         header = json.dumps(dict(value.header), default=_plain)
         affine = np.asarray(value.affine, dtype=np.float64).ravel().tolist()
         return {"kind": "volume", **_array(value.array, what), "affine": affine, "header": header}
+    if isinstance(value, Mesh):
+        buffer = io.BytesIO()
+        arrays = {"vertices": value.vertices, "faces": value.faces, "corners": value.corners}
+        np.savez(buffer, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
+        return {"kind": "mesh", "data": [buffer.getvalue()]}
     if isinstance(value, np.ndarray):
         return {"kind": "array", **_array(value, what)}
     if isinstance(value, Mapping) and value and all(isinstance(column, np.ndarray) for column in value.values()):
@@ -99,6 +105,9 @@ def decode(stored: Mapping[str, Any], source: str) -> Any:
         if kind == "json":
             return value
         return {name: np.array(column["values"], dtype=column["dtype"]) for name, column in value.items()}
+    if kind == "mesh":
+        with np.load(io.BytesIO(b"".join(bytes(piece) for piece in stored["data"])), allow_pickle=False) as file:
+            return Mesh(**{name: file[name] for name in file.files}, source=source)
     array: NDArray[Any] = np.empty(stored["shape"], dtype=stored["dtype"])
     target, done = array.reshape(-1).view(np.uint8), 0
     for piece in stored["data"]:

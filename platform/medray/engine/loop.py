@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medray.engine.checkpoint import CheckpointStore, disk_error
 from medray.engine.clock import StepClock
@@ -320,7 +321,8 @@ class _Loop:
     def _end_epoch(self) -> None:
         position, schedule = self.position, self.learner.schedule
         for scheduler in self.schedulers.values():
-            scheduler.step()
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step()
         position.epoch, position.batch = position.epoch + 1, 0
         last = position.epoch == schedule.num_epochs
         is_best = False
@@ -350,6 +352,9 @@ class _Loop:
         if monitor is None or monitor not in means:
             return False
         score = means[monitor]
+        for scheduler in self.schedulers.values():
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(score)
         better = position.best is None or (
             score > position.best if learner.schedule.mode == "max" else score < position.best
         )

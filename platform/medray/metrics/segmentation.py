@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,9 @@ def hausdorff_mm(predicted: Mask, truth: Mask, spacing: Sequence[float], *, perc
     if not ours.any() or not theirs.any():
         return float(np.linalg.norm([n * s for n, s in zip(ours.shape, spacing, strict=True)]))
     first, second = (torch.from_numpy(mask[None, None].astype(np.float32)) for mask in (ours, theirs))
-    found = compute_hausdorff_distance(
-        first, second, include_background=True, percentile=percentile, spacing=list(spacing)
-    )
+    with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it passes itself
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy")
+        found = compute_hausdorff_distance(
+            first, second, include_background=True, percentile=percentile, spacing=list(spacing)
+        )
     return float(found.item())

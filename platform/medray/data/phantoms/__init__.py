@@ -6,6 +6,9 @@ or switches with defaults; their names and types are what ``phantom:NAME?paramet
 
 GENERATORS: dict[str, str] = {
     "abdomen": "medray.data.phantoms.abdomen:cases",
+    "kidney": "medray.data.phantoms.histology:kidney_cases",
+    "nuclei": "medray.data.phantoms.histology:nuclei_cases",
+    "dental": "medray.data.phantoms.dental:cases",
     "ultrasound": "medray.data.phantoms.ultrasound:cases",
     "chest": "medray.data.phantoms.chest:cases",
     "fundus": "medray.data.phantoms.fundus:cases",

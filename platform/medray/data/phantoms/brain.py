@@ -416,6 +416,6 @@ def _kspace(subject: Subject) -> NDArray[np.complex64]:
     phase = ramp + 0.8 * _noise(random, subject.shape, 0.2 * subject.size)
     thermal = subject.random("noise").normal(size=(2, *subject.shape)) * subject.noise
     image = _magnitude(subject) * np.exp(1j * phase) + thermal[0] + 1j * thermal[1]
-    slices = np.moveaxis(image, 2, 0)
+    slices = image.transpose(2, 1, 0)[:, ::-1, ::-1]  # as radiologists look at them: front up, the patient's right left
     centered = np.fft.fft2(np.fft.ifftshift(slices, axes=(1, 2)), norm="ortho")
     return np.fft.fftshift(_UNITS * centered, axes=(1, 2)).astype(np.complex64)

@@ -1,0 +1,1 @@
+"""Finding what is not as it should be, without having been shown it."""
