@@ -44,7 +44,7 @@ _ENTRIES = (
     ),
     Entry(
         slug="fedprox_attunet",
-        target="medray.systems.segmentation.fedprox_attunet:FedProxAttUNet",
+        target="medray.systems.segmentation.fedprox_system:FedProxAttUNet",
         task="segmentation",
         title="breast tumors in ultrasound, segmented by a network that hospitals train without pooling their images",
         paper="Gad et al., MIUA 2023",

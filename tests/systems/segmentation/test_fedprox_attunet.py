@@ -24,7 +24,6 @@ from medray.learner import Step
 from medray.system import PredictRequest, Trained
 from medray.systems.segmentation.fedprox_attunet import (
     AttentionGate,
-    FedProxAttUNet,
     FedProxConfig,
     SegmentationLearner,
     Site,
@@ -34,6 +33,7 @@ from medray.systems.segmentation.fedprox_attunet import (
     proximal_term,
     site_of,
 )
+from medray.systems.segmentation.fedprox_system import FedProxAttUNet
 
 SMALL = FedProxConfig(channels=(4, 8), size=16, rounds=2, local_epochs=1, batch_size=4, lr=1e-2)
 PHANTOM = "phantom:ultrasound?n=10&size=32"
