@@ -181,7 +181,8 @@ def job_cluster(num_cpus: int = 2) -> Iterator[dict[str, str]]:
         }
         head = [ray, "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={dashboard}",
                 "--dashboard-host=127.0.0.1", f"--temp-dir={name}/ray", f"--num-cpus={num_cpus}",
-                "--disable-usage-stats", f"--ray-client-server-port={free_port()}"]  # fmt: skip
+                "--disable-usage-stats", f"--ray-client-server-port={free_port()}",
+                f"--dashboard-agent-listen-port={free_port()}"]  # fmt: skip
         Path(name, "ray").mkdir()
         with Path(name, "head.log").open("wb") as log:
             cluster = subprocess.Popen(head, env=environment, stdout=log, stderr=log, start_new_session=True)
