@@ -51,7 +51,11 @@ def test_every_variant_trains(slug: str, system: type[System[Any]], rehearsed: R
     smoke = system.presets["smoke"].config
     for name, variant in list(system.variants.items())[1:]:
         made = system(system.config_class(**{**smoke, **variant.config}))
-        made.train(Rehearsal(tmp_path / name, steps=1), rehearsed.splits)
+        work = Rehearsal(tmp_path / name, steps=1)
+        trained = made.train(work, rehearsed.splits)
+        learned = [path for path in (trained.weights, *trained.files.values()) if path is not None]
+        assert all(path.stat().st_size > 0 for path in learned), name
+        assert learned or not work.loops, f"{name} trained and left no model"
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from medray.data.affines import restore_singleton
 from medray.data.case import Volume
-from medray.data.readers import suffix_of
+from medray.data.readers import stem_of, suffix_of
 from medray.errors import UserError
 
 _FORMATS = {
@@ -121,6 +122,16 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return path
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Where a by-product of a result goes: ``case_overview.png`` for ``case.nii.gz`` and ``_overview.png``."""
+    return path.with_name(stem_of(path) + ending)
+
+
+def write_json(path: str | Path, values: Mapping[str, Any]) -> Path:
+    """Write plain values as indented JSON; errors as of `write_bytes`."""
+    return write_bytes(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 @contextmanager

@@ -32,6 +32,11 @@ class Arm:
     data: str
 
 
+def variant_arms(system: type[System[Any]], names: Sequence[str], config: Any, data: str) -> list[Arm]:
+    """An arm for each of a system's variants, all with this config but for what the variant changes, on one source."""
+    return [Arm(name=name, config=replace(config, **system.variants[name].config), data=data) for name in names]
+
+
 @dataclass(frozen=True)
 class Scores:
     """What the arms scored, each record with "variant" and "seed".

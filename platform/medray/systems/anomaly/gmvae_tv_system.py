@@ -6,7 +6,6 @@ The method itself is in `gmvae_tv`.
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from medray.data.readers import stem_of
 from medray.data.slices import put_back
 from medray.data.sources import open_source
 from medray.data.splits import split_by_patient
-from medray.data.writers import write_bytes, write_volume
+from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
 from medray.learner import Learner
 from medray.metrics.anomaly import threshold_at_fpr
@@ -355,7 +354,6 @@ class GmvaeTv(System[GmvaeConfig]):
         seconds = time.perf_counter() - started
         original, grid, threshold = case.volume("image"), found.scan.grid, detector.thresholds[limit]
         lesion = put_back((found.residual > threshold).astype(np.uint8), grid, original, order=0)
-        base = request.out.with_name(stem_of(request.out))
         measured = {
             "lesion_ml": float(lesion.array.sum() * np.prod(original.spacing) / 1000),
             "mean_residual": float(found.residual[found.scan.brain].mean()) if found.scan.brain.any() else 0.0,
@@ -366,13 +364,11 @@ class GmvaeTv(System[GmvaeConfig]):
         caption = f"{case.id}, threshold {threshold:.3f} ({limit} % of healthy pixels)"
         files = {
             "lesions": write_volume(lesion, request.out),
-            "residual": write_volume(put_back(found.residual, grid, original), _beside(base, "residual")),
-            "restored": write_volume(put_back(found.healthy, grid, original), _beside(base, "restored")),
-            "measurements": write_bytes(
-                base.with_name(base.name + "_measurements.json"), json.dumps(measured, indent=1).encode()
-            ),
+            "residual": write_volume(put_back(found.residual, grid, original), beside(request.out, "_residual.nii.gz")),
+            "restored": write_volume(put_back(found.healthy, grid, original), beside(request.out, "_restored.nii.gz")),
+            "measurements": write_json(beside(request.out, "_measurements.json"), measured),
             "picture": write_bytes(
-                base.with_name(base.name + "_overview.png"),
+                beside(request.out, "_overview.png"),
                 picture([found], threshold, name="prediction", caption=caption).png,
             ),
         }
@@ -456,7 +452,3 @@ def _limit(options: Mapping[str, str]) -> int:
     if limit not in {str(known) for known in LIMITS}:
         raise UserError(f"--option fpr={limit}: thresholds were set for {', '.join(map(str, LIMITS))} percent")
     return int(limit)
-
-
-def _beside(base: Path, name: str) -> Path:
-    return base.with_name(f"{base.name}_{name}.nii.gz")

@@ -32,7 +32,7 @@ from medray.data.fields import FileRef
 from medray.data.phantoms.chest import TAXONOMY
 from medray.data.resized import ResizedReader
 from medray.data.splits import split_by_patient
-from medray.data.writers import write_bytes
+from medray.data.writers import beside, write_bytes
 from medray.errors import UserError
 from medray.figures.classification import prediction_figure
 from medray.figures.drawing import to_png
@@ -408,15 +408,14 @@ class HmlcCxr(System[HmlcConfig]):
         above = taxonomy.to_mapping()
         findings = [{"name": name, "parent": above[name], "probability": p} for name, p in told.items()]
         table = "".join(f"{one['name']},{one['parent'] or ''},{one['probability']:.6g}\n" for one in findings)
-        base = request.out.with_suffix("")
         depth = dict(zip(taxonomy.names, taxonomy.ancestors.sum(axis=1), strict=True))
         names = ["   " * int(depth[name] - 1) + name.replace("_", " ") for name in told]
         picture = to_png(prediction_figure(volume.array, names, list(told.values()), title=path.name))
         result = json.dumps({"input": str(path), "findings": findings}, indent=1) + "\n"
         files = {
             "result": write_bytes(request.out, result.encode()),
-            "table": write_bytes(base.with_name(base.name + ".csv"), f"name,parent,probability\n{table}".encode()),
-            "picture": write_bytes(base.with_name(base.name + "_overview.png"), picture),
+            "table": write_bytes(beside(request.out, ".csv"), f"name,parent,probability\n{table}".encode()),
+            "picture": write_bytes(beside(request.out, "_overview.png"), picture),
         }
         return Prediction(files=files, metrics={f"probability_{n}": p for n, p in told.items()}, seconds=seconds)
 

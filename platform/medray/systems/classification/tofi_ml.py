@@ -27,7 +27,7 @@ from medray.data.case import BadCase, Case, Source, Splits, Volume
 from medray.data.fields import FileRef, case_fingerprint
 from medray.data.sources import open_source
 from medray.data.splits import folds_by_patient, split_by_patient
-from medray.data.writers import write_bytes
+from medray.data.writers import beside, write_bytes
 from medray.errors import UserError
 from medray.figures.classification import bands_figure, confusion_figure, prediction_figure, roc_figure
 from medray.figures.drawing import to_png
@@ -376,21 +376,20 @@ class TofiMl(System[TofiConfig]):
         seconds = time.perf_counter() - started
         scores = dict(zip(about["classes"], (float(p) for p in probability), strict=True))
         result = {"input": str(path), "class": max(scores, key=scores.__getitem__), "probabilities": scores}
-        base = request.out.with_suffix("")
         lines = [",".join(("position", *curves))]
         lines += [
             ",".join([str(i), *(f"{v:g}" for v in row)]) for i, row in enumerate(zip(*curves.values(), strict=True))
         ]
         files = {
             "result": write_bytes(request.out, (json.dumps(result, indent=1) + "\n").encode()),
-            "curves": write_bytes(base.with_name(base.name + "_curves.csv"), ("\n".join(lines) + "\n").encode()),
+            "curves": write_bytes(beside(request.out, "_curves.csv"), ("\n".join(lines) + "\n").encode()),
         }
         title = f"{path.name}: {result['class']} ({max(scores.values()):.2f})"
         picture = to_png(prediction_figure(volume.array, about["classes"], list(probability), title=title))
-        files["picture"] = write_bytes(base.with_name(base.name + "_overview.png"), picture)
+        files["picture"] = write_bytes(beside(request.out, "_overview.png"), picture)
         memory = read_arrays(trained.files["training"])
         bands = self._bands(about["curves"], memory["features"], memory["classes"], about["classes"], curves)
-        files["curves_picture"] = write_bytes(base.with_name(base.name + "_curves.png"), to_png(bands))
+        files["curves_picture"] = write_bytes(beside(request.out, "_curves.png"), to_png(bands))
         return Prediction(
             files=files, metrics={f"probability_{name}": p for name, p in scores.items()}, seconds=seconds
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from medray.data.kspace import RawReader, RawScan, as_raw, from_kspace
 from medray.data.readers import stem_of, suffix_of
 from medray.data.slices import put_back
 from medray.data.splits import split_by_patient
-from medray.data.writers import write_bytes, write_volume
+from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
 from medray.figures.drawing import to_png
 from medray.figures.panels import Panel, panel_rows
@@ -48,7 +47,7 @@ from medray.system import (
     Variant,
     Workbench,
 )
-from medray.systems.claims import Arm, difference, score_arms
+from medray.systems.claims import difference, score_arms, variant_arms
 from medray.systems.reconstruction.hybrid_cascade import (
     Cascade,
     HybridConfig,
@@ -283,7 +282,6 @@ class HybridCascade(System[HybridConfig]):
         found = reconstructor(scan)
         seconds = time.perf_counter() - started
         image = found.combined()
-        base = request.out.with_name(stem_of(request.out))
         measured: dict[str, float] = {
             "sampled_percent": 100 * float(found.mask.mean()),
             "ms_per_slice": 1000 * seconds / len(image),
@@ -296,11 +294,9 @@ class HybridCascade(System[HybridConfig]):
         picture = figure_of(found, "prediction", case.id)
         files = {
             "image": write_volume(_as_volume(image, case, scan, request.out), request.out),
-            "complex": write_bytes(base.with_name(base.name + "_complex.npy"), buffer.getvalue()),
-            "measurements": write_bytes(
-                base.with_name(base.name + "_measurements.json"), json.dumps(measured, indent=1).encode()
-            ),
-            "picture": write_bytes(base.with_name(base.name + "_overview.png"), picture.png),
+            "complex": write_bytes(beside(request.out, "_complex.npy"), buffer.getvalue()),
+            "measurements": write_json(beside(request.out, "_measurements.json"), measured),
+            "picture": write_bytes(beside(request.out, "_overview.png"), picture.png),
         }
         return Prediction(files=files, metrics=measured, seconds=seconds)
 
@@ -316,14 +312,7 @@ class HybridCascade(System[HybridConfig]):
     def claim(cls, work: Workbench, preset: str) -> ClaimResult:
         """Starting on images beats starting in k-space after the first block; data consistency beats none."""
         config, data = cls.claim_setting(preset)
-        arms = [
-            Arm(
-                name=name,
-                config=replace(config, **cls.variants[name].config),
-                data=data.replace("seed=0", "seed={seed}"),
-            )
-            for name in _CLAIM_ARMS
-        ]
+        arms = variant_arms(cls, _CLAIM_ARMS, config, data.replace("seed=0", "seed={seed}"))
         seeds = range(work.seed, work.seed + cls.presets[preset].seeds)
         rows = score_arms(work, cls, arms, seeds=seeds).rows
         return ClaimResult(checks=judge(rows), rows=rows, notes=[wilcoxon_note(rows, name) for name in _CLAIM_ARMS[1:]])

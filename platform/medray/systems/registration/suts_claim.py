@@ -13,7 +13,7 @@ from typing import Any
 
 from medray.errors import UserError
 from medray.system import ClaimCheck, ClaimResult, Row, Workbench
-from medray.systems.claims import Arm, bound, difference, score_arms
+from medray.systems.claims import Arm, bound, difference, score_arms, variant_arms
 from medray.systems.registration.suts_system import Suts, SutsSettings
 
 MIN_GAIN_OVER_MIND = 0.03
@@ -76,10 +76,7 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
     """
     size = claim_size(preset)
     common, monomodal = size.settings(), size.phantom + "&monomodal=true"
-    arms = [
-        Arm(name=name, config=replace(common, **Suts.variants[name].config), data=size.phantom)
-        for name in ("cnn", "mind", "intensity")
-    ]
+    arms = variant_arms(Suts, ("cnn", "mind", "intensity"), common, size.phantom)
     arms.append(Arm(name="monomodal", config=replace(common, features="intensity"), data=monomodal))
     rows = score_arms(work, Suts, arms, seeds=range(work.seed, work.seed + size.seeds)).rows
     rows = [{**row, "dice_gain": float(row["dice_mean"]) - float(row["initial_dice_mean"])} for row in rows]

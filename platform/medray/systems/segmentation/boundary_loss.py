@@ -42,10 +42,10 @@ from medray.data.case import BadCase, Case, Source, Splits, Volume
 from medray.data.channels import by_patient
 from medray.data.fields import FileRef, case_fingerprint
 from medray.data.geometry import canonical
-from medray.data.readers import read_volume, stem_of, suffix_of
+from medray.data.readers import read_volume, suffix_of
 from medray.data.slices import SliceGrid, SliceReader, SliceStack, put_back
 from medray.data.splits import split_by_patient
-from medray.data.writers import write_bytes, write_volume
+from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
 from medray.figures.drawing import to_png
 from medray.figures.segmentation import Example, outlines
@@ -66,7 +66,7 @@ from medray.system import (
     Variant,
     Workbench,
 )
-from medray.systems.claims import Arm, bound, difference, score_arms
+from medray.systems.claims import bound, difference, score_arms, variant_arms
 
 Phi = Literal["symmetric", "authors_int"]
 
@@ -620,16 +620,15 @@ class BoundaryLoss(System[BoundaryLossConfig]):
         labels = np.array([0, *self.config.labels], np.int32)[best]
         mask = replace(original, array=labels.astype(np.uint8 if labels.max() <= 255 else np.uint16)[None])
         measured = _measure(mask, self.config.labels)
-        stem = request.out.with_name(stem_of(request.out))
         volume_suffix = suffix_of(request.out) if suffix_of(request.out) in (".nii.gz", ".nii", ".mha") else ".npz"
         busiest = _busiest(probabilities[:, 1:].sum(axis=1))
         example = _example(stack, probabilities.argmax(1), None, busiest, Path(original.source).name)
         picture = outlines([example], affine=_affine(stack))
         files = {
             "labels": write_volume(mask, request.out),
-            "probabilities": write_volume(own, stem.with_name(f"{stem.name}_probability{volume_suffix}")),
-            "measurements": write_bytes(stem.with_name(f"{stem.name}.json"), json.dumps(measured, indent=1).encode()),
-            "picture": write_bytes(stem.with_name(f"{stem.name}_overview.png"), to_png(picture)),
+            "probabilities": write_volume(own, beside(request.out, f"_probability{volume_suffix}")),
+            "measurements": write_json(beside(request.out, "_measurements.json"), measured),
+            "picture": write_bytes(beside(request.out, "_overview.png"), to_png(picture)),
         }
         return Prediction(files, measured, seconds)
 
@@ -651,10 +650,7 @@ class BoundaryLoss(System[BoundaryLossConfig]):
         2. The boundary loss alone ends in empty predictions. 3. Validation is calmer near the end of training.
         """
         config, data = cls.claim_setting(preset)
-        arms = [
-            Arm(name=name, config=replace(config, **VARIANTS[name].config), data=f"{data}&seed={{seed}}")
-            for name in ("gdl_boundary", "gdl", "boundary")
-        ]
+        arms = variant_arms(cls, ("gdl_boundary", "gdl", "boundary"), config, f"{data}&seed={{seed}}")
         scores = score_arms(work, cls, arms, seeds=range(work.seed, work.seed + PRESETS[preset].seeds))
         pair = ("gdl_boundary", "gdl")
         higher, lower = "Dice of volumes is higher with the boundary loss", "Hausdorff distance is shorter with it"

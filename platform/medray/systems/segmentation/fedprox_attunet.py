@@ -321,16 +321,22 @@ class Site:
         return sum((counts for counts, _ in found), Confusion())
 
 
+def _outline(config: FedProxConfig) -> nn.ModuleDict:
+    """The networks without memory for their weights, to ask for names."""
+    with torch.device("meta"):
+        return build_networks(config)
+
+
 @functools.cache
 def _norm_keys(config: FedProxConfig) -> frozenset[str]:
-    networks, kinds = build_networks(config), (nn.InstanceNorm2d, nn.BatchNorm2d)
+    networks, kinds = _outline(config), (nn.InstanceNorm2d, nn.BatchNorm2d)
     norms = {name for name, module in networks.named_modules() if isinstance(module, kinds)}
     return frozenset(key for key in networks.state_dict() if key.rpartition(".")[0] in norms)
 
 
 @functools.cache
 def _parameter_keys(config: FedProxConfig) -> tuple[str, ...]:
-    return tuple(name for name, _ in build_networks(config).named_parameters())
+    return tuple(name for name, _ in _outline(config).named_parameters())
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ The method is in `fedprox_attunet`, the server's side of it in `federation`.
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,10 +21,10 @@ from torch import nn
 
 from medray.data.cache import SampleCache
 from medray.data.case import Case, Source, Splits, Volume
-from medray.data.readers import read_volume, stem_of
+from medray.data.readers import read_volume
 from medray.data.resized import ResizedReader, back_to
 from medray.data.splits import split_by_patient
-from medray.data.writers import write_bytes, write_volume
+from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
 from medray.figures.drawing import curves, to_png
 from medray.figures.segmentation import Example, outlines
@@ -45,7 +44,7 @@ from medray.system import (
     Variant,
     Workbench,
 )
-from medray.systems.claims import Arm, bound, difference, score_arms
+from medray.systems.claims import bound, difference, score_arms, variant_arms
 from medray.systems.segmentation.federation import WEIGHTS, Federation, RoundRecord, run_rounds
 from medray.systems.segmentation.fedprox_attunet import (
     NETWORK,
@@ -207,7 +206,6 @@ class FedProxAttUNet(System[FedProxConfig]):
         seconds = time.perf_counter() - started
         mask = probability > 0.5
         measured = _measure(mask, probability, image)
-        stem = request.out.with_name(stem_of(request.out))
         raster = image.header.get("format") == "raster"
         picture = outlines([Example(image.array.mean(0), mask, title=Path(image.source).name)], spacing=image.spacing)
         files = {
@@ -215,10 +213,10 @@ class FedProxAttUNet(System[FedProxConfig]):
                 replace(image, array=(mask * (255 if raster else 1)).astype(np.uint8)[None]), request.out
             ),
             "probability": write_volume(
-                replace(image, array=probability[None]), stem.with_name(f"{stem.name}_probability.npz")
+                replace(image, array=probability[None]), beside(request.out, "_probability.npz")
             ),
-            "measurements": write_bytes(stem.with_name(f"{stem.name}.json"), json.dumps(measured, indent=1).encode()),
-            "picture": write_bytes(stem.with_name(f"{stem.name}_overview.png"), to_png(picture)),
+            "measurements": write_json(beside(request.out, "_measurements.json"), measured),
+            "picture": write_bytes(beside(request.out, "_overview.png"), to_png(picture)),
         }
         return Prediction(files, {k: v for k, v in measured.items() if math.isfinite(v)}, seconds)
 
@@ -240,10 +238,8 @@ class FedProxAttUNet(System[FedProxConfig]):
         sites near the server, costs at most 0.01 Dice against FedAvg, and calms the rounds.
         """
         config, data = cls.claim_setting(preset)
-        arms = [
-            Arm(name=name, config=replace(config, **VARIANTS[name].config), data=f"{data}&seed={{seed}}")
-            for name in ("fedprox", "fedavg", "mu_small", "local", "centralized", "unet")
-        ]
+        names = ("fedprox", "fedavg", "mu_small", "local", "centralized", "unet")
+        arms = variant_arms(cls, names, config, f"{data}&seed={{seed}}")
         scores = score_arms(work, cls, arms, seeds=range(work.seed, work.seed + PRESETS[preset].seeds))
         means = scores.summaries
         checks = [

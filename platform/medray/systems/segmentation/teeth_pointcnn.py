@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -47,7 +47,7 @@ from medray.system import (
     Variant,
     Workbench,
 )
-from medray.systems.claims import Arm, difference, score_arms
+from medray.systems.claims import difference, score_arms, variant_arms
 from medray.systems.segmentation.dental_scans import (
     NUM_CLASSES,
     DentalScan,
@@ -583,8 +583,12 @@ class TeethPointCNN(System[TeethConfig]):
         """Table 1's order of the four arms, and where each part of the method gains."""
         config, data = cls.claim_setting(preset)
         names = ("uniform", "nonuniform", "adversarial", "both")
-        arms = [Arm(name=n, config=replace(config, **cls.variants[n].config), data=data) for n in names]
-        scores = score_arms(work, cls, arms, seeds=range(work.seed, work.seed + cls.presets[preset].seeds))
+        scores = score_arms(
+            work,
+            cls,
+            variant_arms(cls, names, config, data),
+            seeds=range(work.seed, work.seed + cls.presets[preset].seeds),
+        )
         return ClaimResult(checks=judge(scores.rows), rows=scores.rows, notes=_NOTES)
 
 
