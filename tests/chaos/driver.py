@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from medray.engine.ray_train import RayWorkbench, ray_session
 from tests.chaos.learners import Subject
 from tests.chaos.on_ray import OPTIONS
-
-from medray.engine.ray_train import RayWorkbench, ray_session
 
 if __name__ == "__main__":
     folder, kind, notes, pace_s = sys.argv[1:]

@@ -15,11 +15,6 @@ from functools import partial
 from pathlib import Path
 
 from object_store import Network, object_store
-from tests.chaos.kills import ANY, LOADER_KILLED, UPLOADING, WRITING, Aim, Kill, damage, end, hunt, moments_of, plan
-from tests.chaos.learners import Subject
-from tests.chaos.notes import BETWEEN, LOADER, PREPARING, STARTING, TRAINING, VALIDATING, Note
-from tests.chaos.stage import Run, Stage
-from tests.chaos.verdict import compare, failed
 
 from medray.engine.checkpoint import CHECKSUMS, CheckpointStore
 from medray.engine.host import Host
@@ -28,6 +23,11 @@ from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
 from medray.engine.world import World
 from medray.storage import Folder
+from tests.chaos.kills import ANY, LOADER_KILLED, UPLOADING, WRITING, Aim, Kill, damage, end, hunt, moments_of, plan
+from tests.chaos.learners import Subject
+from tests.chaos.notes import BETWEEN, LOADER, PREPARING, STARTING, TRAINING, VALIDATING, Note
+from tests.chaos.stage import Run, Stage
+from tests.chaos.verdict import compare, failed
 
 _PATIENCE_S = 120.0
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.notes import MOMENTS, STARTING, Board, is_alive
-
 from medray.engine.checkpoint import WEIGHTS
+from tests.chaos.notes import MOMENTS, STARTING, Board, is_alive
 
 WRITING, UPLOADING, ANY, LOADER_KILLED = "writing a checkpoint", "uploading", "", "in the loader process"
 _LOOK_EVERY_S = 0.0003

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.chaos.notes import BETWEEN, LOADER, PREPARING, TRAINER, TRAINING, VALIDATING, Note
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 from toy_learners import Autoencoder, Diary, Rivals
 
 from medray.learner import Learner, Step, SumCount
+from tests.chaos.notes import BETWEEN, LOADER, PREPARING, TRAINER, TRAINING, VALIDATING, Note
 
 NUM_SAMPLES = 83
 BATCH_SIZE = 2

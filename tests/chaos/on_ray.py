@@ -16,14 +16,14 @@ from typing import Any
 import psutil
 from clusters import Beside, Nodes, local_ray
 from clusters import nodes as cluster_of_nodes
+
+from medray.engine.options import RunOptions
+from medray.engine.ray_train import RayWorkbench
 from tests.chaos.kills import WRITING, Kill, end, hunt, moments_of, plan
 from tests.chaos.learners import Subject
 from tests.chaos.notes import PREPARING, STARTING, TRAINER, TRAINING, VALIDATING
 from tests.chaos.stage import Run, Stage
 from tests.chaos.verdict import compare
-
-from medray.engine.options import RunOptions
-from medray.engine.ray_train import RayWorkbench
 
 OPTIONS = RunOptions(data="", num_workers=2, max_failures=-1, checkpoint_every_steps=2)
 _AIMS = (PREPARING, TRAINING, VALIDATING, WRITING)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 import psutil
+
 from tests.chaos.kills import Kill
 from tests.chaos.learners import Subject
 from tests.chaos.notes import Board, is_alive

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.chaos.learners import NUM_EPOCHS, NUM_SAMPLES
 from torch import Tensor
 
 from medray.engine.checkpoint import CheckpointStore, load_weights
 from medray.engine.rundir import read_json_lines
+from tests.chaos.learners import NUM_EPOCHS, NUM_SAMPLES
 
 _TIMES = {"wall_s", "samples_per_second"}
 

@@ -1,0 +1,1 @@
+"""Gymnasium environments that stand on their own: none of them imports medray, Ray or PyTorch."""

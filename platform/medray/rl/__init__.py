@@ -1,0 +1,1 @@
+"""Reinforcement learning: policies as RLlib modules, and PPO as the engine runs it."""
