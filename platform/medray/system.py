@@ -18,6 +18,7 @@ from medray.data.cache import SampleCache
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.data.fields import Kind
 from medray.learner import Learner
+from medray.policy import PolicyProblem
 
 ConfigT = TypeVar("ConfigT")
 ItemT = TypeVar("ItemT")
@@ -153,6 +154,13 @@ class Workbench(Protocol):
         """Train to the end of the learner's schedule, resuming where an earlier try of this run stopped.
 
         ``make_learner`` is picklable and is called once per worker. Stages of a chain have different names.
+        """
+
+    def reinforce(self, problem: PolicyProblem, *, name: str = "train") -> FitResult:
+        """Learn a policy by reinforcement (PPO) to the end of its settings, resuming as `fit` does.
+
+        The file of weights has the prefixes ``actor.`` and ``critic.``; ``num_steps`` counts rounds and
+        ``samples_per_second`` environment steps.
         """
 
     def forget(self, name: str) -> None:

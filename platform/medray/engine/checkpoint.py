@@ -18,7 +18,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -67,6 +67,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot read the weights in {path}: {error}") from None
     return weights
+
+
+def improves(score: float, best: float | None, mode: Literal["max", "min"]) -> bool:
+    """Whether a monitored metric is better than the best so far."""
+    return best is None or (score > best if mode == "max" else score < best)
 
 
 class CheckpointStore:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medray.engine.checkpoint import CheckpointStore, disk_error
+from medray.engine.checkpoint import CheckpointStore, disk_error, improves
 from medray.engine.clock import StepClock
 from medray.engine.divergence import Diverged, find_culprits, sentence
 from medray.engine.host import Host
@@ -355,9 +355,7 @@ class _Loop:
         for scheduler in self.schedulers.values():
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(score)
-        better = position.best is None or (
-            score > position.best if learner.schedule.mode == "max" else score < position.best
-        )
+        better = improves(score, position.best, learner.schedule.mode)
         if better:
             position.best, position.best_step = score, position.step
         return better

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import logging
 import os
 import secrets
@@ -28,6 +29,7 @@ from medray.engine.team import RayTeam
 from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run
 from medray.errors import UserError
 from medray.learner import Learner
+from medray.policy import PolicyProblem
 from medray.progress import Watcher
 from medray.storage import Folder
 from medray.storage.local import local_copy
@@ -141,6 +143,28 @@ class RayWorkbench(InProcessWorkbench):
         finally:
             close_desk(desk)
         return fit_result(result)
+
+    def reinforce(self, problem: PolicyProblem, *, name: str = "train") -> FitResult:
+        """See `Workbench.reinforce`. Workers sample; this process learns, or a GPU. Who is lost is replaced."""
+        import ray
+
+        from medray.rl.crew import CrewOnRay
+
+        options = self.options
+        wait_for_resources(options)
+
+        def make_crew() -> CrewOnRay:
+            return CrewOnRay(problem, self.seed, num_runners=options.num_workers, max_restarts=options.max_failures,
+                             use_gpu=options.use_gpu)  # fmt: skip
+
+        for attempt in itertools.count():
+            try:
+                return self._reinforce(problem, make_crew, name)
+            except ray.exceptions.RayActorError as error:
+                if attempt == options.max_failures:
+                    raise
+                log.warning("an actor was lost (%s); going on from the newest checkpoint", error)
+        raise AssertionError("unreachable")
 
     @property
     def url(self) -> str:

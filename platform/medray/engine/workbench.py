@@ -12,21 +12,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medray.data.cache import SampleCache
 from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
+from medray.engine.reinforce import run_reinforce
 from medray.engine.rundir import append_json
 from medray.engine.stages import run_stage
 from medray.engine.world import World
 from medray.learner import Learner
+from medray.policy import PolicyProblem
 from medray.progress import Watcher
 from medray.storage import Folder
 from medray.storage.local import local_copy
 from medray.system import FitResult, Team, Workbench
+
+if TYPE_CHECKING:
+    from medray.rl.crew import Crew
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,17 @@ class InProcessWorkbench:
         watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
         with StopOnSignal(self.mirror) as host, watcher:
             return fit_result(run_loop(make_learner, World(), self.loop_settings(name), host))
+
+    def reinforce(self, problem: PolicyProblem, *, name: str = "train") -> FitResult:
+        """See `Workbench.reinforce`. Ctrl-C stops after the current round with a checkpoint."""
+        from medray.rl.crew import CrewHere  # importing RLlib takes seconds
+
+        return self._reinforce(problem, lambda: CrewHere(problem, self.seed), name)
+
+    def _reinforce(self, problem: PolicyProblem, make_crew: Callable[[], Crew], name: str) -> FitResult:
+        watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
+        with StopOnSignal(self.mirror) as host, watcher:
+            return fit_result(run_reinforce(problem, make_crew, self.loop_settings(name), host))
 
     def forget(self, name: str) -> None:
         """See `Workbench.forget`."""

@@ -1,0 +1,137 @@
+"""What RLlib costs: sampling against a bare loop of policy and environment, the update against plain PyTorch.
+
+    python tests/benchmarks/bench_rl.py [--rounds 5] [--episodes 32] [--minibatch-size 256] [--stock]
+
+Networks and observations have the size of Dai et al. (MIDL 2019), tables 3 and 4; the environment is a toy that costs
+next to nothing, which is the hardest case for sampling. Both sides of a ratio run in this process, in turns, on one
+core; what counts is CPU time, round by round. The bare update is given its batch ready, with advantages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+from medray.policy import PPOSettings
+from medray.rl.batch import Batch, make_batch
+from medray.rl.config import ppo_config
+from medray.rl.learner import EpisodeLearner
+from medray.rl.runner import RoundRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from toy_policies import TrackerSized
+
+
+def bare_sampling(problem: TrackerSized, num_steps: int) -> int:
+    """Actor, draw, step; nothing is kept but what the update needs."""
+    actor, kept = problem.make_actor(), []
+    env = problem.make_env(problem.settings.num_envs, 0)
+    obs, _ = env.reset(seed=0)
+    with torch.no_grad():
+        for _ in range(num_steps):
+            policy = problem.policy(actor({name: torch.from_numpy(value) for name, value in obs.items()}))
+            actions = policy.sample()
+            kept.append((obs, actions, policy.log_prob(actions)))
+            obs, *_ = env.step(actions.numpy())
+    return num_steps * env.num_envs
+
+
+def bare_update(problem: TrackerSized, networks: torch.nn.ModuleDict, batch: Batch) -> None:
+    """PPO as a page of PyTorch."""
+    settings, columns = problem.settings, batch.columns
+    adam = torch.optim.Adam(networks.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    for _ in range(settings.num_epochs):
+        parts = torch.randperm(len(batch)).split(settings.minibatch_size or len(batch))
+        for index in parts:
+            obs = {name: column[index] for name, column in columns[Columns.OBS].items()}
+            gain, old = columns[Columns.ADVANTAGES][index], columns[Columns.ACTION_LOGP][index]
+            policy = problem.policy(networks["actor"](obs))
+            ratio = (policy.log_prob(columns[Columns.ACTIONS][index]) - old).exp()
+            surrogate = torch.min(gain * ratio, gain * ratio.clamp(1 - settings.clip, 1 + settings.clip)).mean()
+            error = networks["critic"](obs) - columns[Columns.VALUE_TARGETS][index]
+            adam.zero_grad()
+            (error.square().mean() - surrogate).backward()
+            adam.step()
+
+
+def turns(jobs: dict[str, Callable[[], int | None]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of every job in every round, in alternating order, after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for number in range(rounds + 1):
+        for name in sorted(jobs, reverse=bool(number % 2)):
+            began = time.process_time()
+            jobs[name]()
+            if number:
+                times[name].append(time.process_time() - began)
+    return times
+
+
+def main() -> None:
+    """Print both ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--episodes", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--minibatch-size", type=int, default=256)
+    parser.add_argument("--stock", action="store_true", help="also RLlib's own env runner")
+    parser.add_argument("--only", choices=("sampling", "update"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    problem = TrackerSized()
+    problem.settings = PPOSettings(
+        episodes_per_iteration=options.episodes, num_envs=options.episodes, num_epochs=options.epochs,
+        minibatch_size=options.minibatch_size,
+    )  # fmt: skip
+    config = ppo_config(problem, seed=0)
+    runner = RoundRunner(config=config, worker_index=0)
+    if options.only != "update":
+        sampling(problem, runner, options)
+    if options.only != "sampling":
+        update(problem, runner, config.build_learner(), options)
+
+
+def sampling(problem: TrackerSized, runner: RoundRunner, options: argparse.Namespace) -> None:
+    """Whole episodes of 100 steps in each environment."""
+    jobs = {
+        "bare": lambda: bare_sampling(problem, 100),
+        "medray": lambda: len(runner.play(0, 0, options.episodes)),
+    }
+    if options.stock:
+        stock = SingleAgentEnvRunner(config=ppo_config(problem, seed=0), worker_index=0)
+        jobs["stock"] = lambda: len(stock.sample(num_episodes=options.episodes))
+    times = turns(jobs, options.rounds)
+    for name, spent in times.items():
+        rate = statistics.median(100 * options.episodes / s for s in spent)
+        ratio = statistics.median(b / s for b, s in zip(times["bare"], spent, strict=True))
+        print(f"sampling, {name}: {rate:.0f} steps per CPU second, {ratio:.2f} of the bare rate (0.60 wanted)")
+
+
+def update(problem: TrackerSized, runner: RoundRunner, learner: EpisodeLearner, options: argparse.Namespace) -> None:
+    """The same passes over the same episodes."""
+    episodes = runner.play(0, 0, options.episodes)
+    batch = make_batch(episodes, learner.networks, problem.settings, torch.device("cpu"))
+    networks = problem.make_networks()
+    times = turns(
+        {
+            "bare": lambda: bare_update(problem, networks, batch),
+            "medray": lambda: learner.learn(episodes, iteration=0, seed=0) and None,
+        },
+        options.rounds,
+    )
+    ratio = statistics.median(m / b for b, m in zip(times["bare"], times["medray"], strict=True))
+    for name, spent in times.items():
+        print(f"update, {name}: {np.median(spent):.2f} CPU s for {len(batch)} steps, {options.epochs} epochs")
+    print(f"update, medray / bare: {ratio:.3f} (at most 1.10 wanted)")
+
+
+if __name__ == "__main__":
+    main()
