@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -106,7 +106,7 @@ class PolicyProblem(ABC):
     initial_weights: Path | None = None
 
     @abstractmethod
-    def make_env(self, num_envs: int, seed: int) -> VectorEnv:
+    def make_env(self, num_envs: int, seed: int) -> VectorEnv[Any, Any, Any]:
         """Environments stepped together, with NEXT_STEP autoreset.
 
         Everything random in their episodes must follow from ``seed`` here and the seed of `reset`, so that a resumed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,10 +28,10 @@ def spaces(channels: int, secret: int, size: int) -> tuple[Dict, Box]:
 class Chase(VectorEnv):
     """A blob at an unknown offset; an action moves the window, the reward is the distance gained, px.
 
-    Reaching it (1 px) terminates, the last of ``limit`` steps truncates. Each new target is drawn within 4 px in x and y.
+    Reaching it (1 px) terminates, the last of ``limit`` steps truncates. Targets are within 4 px in x and y.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(self, num_envs: int, *, channels: int = 1, secret: int = 1, size: int = 5, limit: int = 6,
                  endless: bool = False) -> None:  # fmt: skip

@@ -194,7 +194,7 @@ POLICIES: dict[Kind, type[BoundedPolicy]] = {"beta": BoundedBeta, "gaussian": Sq
 
 
 def _log_slope(z: Tensor) -> Tensor:
-    """log du/dz of u = sigmoid(2 z), without overflow."""
+    """Log du/dz of u = sigmoid(2 z), without overflow."""
     return math.log(2.0) - softplus(2 * z) - softplus(-2 * z)
 
 

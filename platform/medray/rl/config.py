@@ -47,6 +47,7 @@ def ppo_config(problem: PolicyProblem, *, seed: int, num_runners: int = 0, use_g
     return config
 
 
-def make_env(context: dict[str, Any]) -> VectorEnv:
+def make_env(context: dict[str, Any]) -> VectorEnv[Any, Any, Any]:
     """The problem's environments, for RLlib's own env runners."""
-    return context["problem"].make_env(context.get("num_envs", 1), context["seed"])
+    problem: PolicyProblem = context["problem"]
+    return problem.make_env(context.get("num_envs", 1), context["seed"])

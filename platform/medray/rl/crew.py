@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from torch import Tensor
 

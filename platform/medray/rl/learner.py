@@ -13,7 +13,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from medray.policy import PolicyProblem
 from medray.rl.batch import Batch, make_batch
@@ -126,7 +126,7 @@ class EpisodeLearner(PPOTorchLearner):
         if not torch.isfinite(norm):
             raise FloatingPointError("the loss or its gradient")
         if self.settings.max_grad_norm > 0:
-            clip_grad_norm_(self.networks.parameters(), self.settings.max_grad_norm)
+            clip_grads_with_norm_(self.networks.parameters(), self.settings.max_grad_norm, norm)
         self._add(grad_norm=norm)
         self._num_updates += 1
         self.optimizer.step()

@@ -1,14 +1,13 @@
 """An RLlib env runner that plays whole rounds of episodes in arrays.
 
-RLlib's own keeps Python lists and a connector pass per environment and step. This one records all environments of a step
-as rows of one array and cuts episodes out of them at the end. Every round starts fresh from a seed of its own, so that
-nothing has to be remembered between rounds, and plays each episode that it starts to its end: taking the first that end
-would prefer short ones.
+RLlib's own keeps Python lists and a connector pass per environment and step. This one records all environments of a
+step as rows of one array and cuts episodes out of them at the end. Every round starts fresh from a seed of its own, so
+that nothing has to be remembered between rounds, and plays each episode that it starts to its end: taking the first
+that end would prefer short ones.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +22,6 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from medray.learner import seed_of
 from medray.policy import PolicyProblem
 from medray.rl.rounds import Recorder
-
-log = logging.getLogger(__name__)
 
 
 class RoundRunner(SingleAgentEnvRunner):
