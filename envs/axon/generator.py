@@ -1,9 +1,9 @@
 """Synthetic axons: a smooth curve through a constrained random walk, drawn with noise.
 
 The paper (Dai et al., MIDL 2019, sec. 4.1) names five settings and shows them, but prints no numbers: "polynomial
-spline fitted to a constrained random walk", a Gaussian background, brightness and noise like their microscopy images. The
-numbers here are this project's, on the scale of 8-bit images; mean and spread of the background follow the gamma fit of
-the paper's figure 4.
+spline fitted to a constrained random walk", a Gaussian background, brightness and noise like their microscopy images.
+The numbers here are this project's, on the scale of 8-bit images; mean and spread of the background follow the gamma
+fit of the paper's figure 4.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class TrackingOptions:
     """An episode also ends further than this from the centreline, at most 12; 0, the paper's rule, lets it wander."""
     reward: Literal["mean", "integral", "sum"] = "mean"
     """What a step earns from the centreline image under its segment: the mean over 100 points ("average integral of
-    intensity", sec. 3), that times the length travelled in units of ``max_step_px``, or the sum that algorithm 1 prints.
-    The first and last pay per step, so creeping pays; the integral pays per pixel."""
+    intensity", sec. 3), that times the length travelled over ``max_step_px``, or the sum that algorithm 1 prints. The
+    first and last pay per step, so creeping pays; the integral pays per pixel."""
     centreline_px: float = 1.0
     """Standard deviation of the Gaussian profile in the centreline image; 0 is a line one pixel wide."""
     scales: tuple[float, ...] = (1.0, 2.0)
@@ -45,7 +45,7 @@ class TrackingOptions:
     either_end: bool = True
     """Start from either end of the centreline, drawn per episode, or always from its first point."""
     view_scale: float = 1.0
-    """Widens all views: 1.5 takes windows of 16.5 px and samples them at 11 points, as the paper does on real images."""
+    """Widens all views: 1.5 samples windows of 16.5 px at 11 points, as the paper does on real images."""
 
     def __post_init__(self) -> None:
         for name in ("max_step_px", "max_steps", "reach_px", "view_scale"):
