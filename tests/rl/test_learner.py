@@ -112,9 +112,8 @@ def test_learning_rate_falls_in_a_straight_line():
 def test_advantages_bootstrap_only_where_an_episode_was_cut_off(monkeypatch: pytest.MonkeyPatch):
     """A critic that says 10 everywhere: gamma 1 and lambda 1 make a target the sum of rewards, plus 10 if cut off."""
     learner, episodes = built(gamma=1.0, lambda_=1.0, normalize_advantages=False)
-    monkeypatch.setattr(
-        learner.networks, "compute_values", lambda batch: torch.full((len(batch["obs"]["views"]),), 10.0)
-    )
+    ten = torch.tensor(10.0)
+    monkeypatch.setattr(learner.networks, "compute_values", lambda batch: ten.expand(len(batch["obs"]["views"])))
     batch = make_batch(episodes, learner.networks, learner.settings, torch.device("cpu"))
     first = torch.tensor([0, *[len(e) for e in episodes]])[:-1].cumsum(0)
     expected = [episode.get_return() + (0 if episode.is_terminated else 10) for episode in episodes]
