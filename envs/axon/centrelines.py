@@ -134,7 +134,9 @@ def parse_centrelines(content: Any, source: str) -> Centrelines:
     about = content if isinstance(content, Mapping) else {}
     branches = about.get("branches") if about else content
     if not isinstance(branches, Sequence) or isinstance(branches, str):
-        raise ValueError(f"{source} has no list of branches; expected {{'branches': [{{'points': [[x, y], ...]}}, ...]}}")
+        raise ValueError(
+            f"{source} has no list of branches; expected {{'branches': [{{'points': [[x, y], ...]}}, ...]}}"
+        )
     return Centrelines(
         branches=tuple(_branch(one, f"{source}, branch {number}") for number, one in enumerate(branches)),
         shape=_shape(about.get("shape"), source),
@@ -152,7 +154,9 @@ def point_outside(centrelines: Centrelines, shape: Sequence[int]) -> str:
     where = centrelines.source or "the centrelines"
     if centrelines.shape is not None and centrelines.shape != (height, width):
         rows, columns = centrelines.shape
-        return f"{where} was made for an image of {columns} x {rows} px, this one has {width} x {height} (width x height)"
+        return (
+            f"{where} was made for an image of {columns} x {rows} px, this one has {width} x {height} (width x height)"
+        )
     for number, branch in enumerate(centrelines.branches):
         outside = ((branch.points < -0.5) | (branch.points > np.array([width, height]) - 0.5)).any(axis=1)
         if outside.any():

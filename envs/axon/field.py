@@ -22,8 +22,8 @@ def field_of_view(image: NDArray[Any]) -> Mask:
     """Which pixels of an image (H, W) show something, True everywhere unless there is a dark surround.
 
     A surround is found where the bright part of the image is one almost convex piece with a steep border and all around
-    it is dark; so neither thin bright structures on a dark background nor uneven light are taken for one. The field returned
-    ends 3 px inside its border, where the camera's blur is over.
+    it is dark; so neither thin bright structures on a dark background nor uneven light are taken for one. The field
+    returned ends 3 px inside its border, where the camera's blur is over.
     """
     everything = np.ones(image.shape, dtype=bool)
     smooth = ndimage.gaussian_filter(np.asarray(image, dtype=np.float32), 1.0)

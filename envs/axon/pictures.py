@@ -81,7 +81,9 @@ def plane_of(
     axes = axes or _guessed(array.shape)
     shape = " x ".join(map(str, array.shape))
     if len(axes) != array.ndim or axes.count("Y") != 1 or axes.count("X") != 1:
-        raise ValueError(f"{name} has {array.ndim} axes ({shape}) where an image of rows and columns, or a stack, is expected")
+        raise ValueError(
+            f"{name} has {array.ndim} axes ({shape}) where an image of rows and columns, or a stack, is expected"
+        )
     if 0 in array.shape:
         raise ValueError(f"{name} is empty, its shape is {shape}")
     plane = np.asarray(array, dtype=np.float32)
@@ -151,8 +153,9 @@ def _load(path: Path) -> tuple[NDArray[Any], str]:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             if image.mode not in ("1", "L", "RGB", "F") and not image.mode.startswith("I"):
-                image = image.convert("L" if image.mode == "LA" else "RGB")
-            array = np.asarray(image)
+                array = np.asarray(image.convert("L" if image.mode == "LA" else "RGB"))
+            else:
+                array = np.asarray(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not an image, or damaged at its start") from error
     except (SyntaxError, Image.DecompressionBombError) as error:

@@ -90,7 +90,7 @@ def _starts(table: FloatArray) -> Starts:
 
 
 def _roots(swc: Swc) -> Starts:
-    first = {}
+    first: dict[int, FloatArray] = {}
     for path in swc.paths():
         first.setdefault(int(path[0]), swc.points[path, :2])
     headings = np.full((len(swc.roots), 2), np.nan)
@@ -109,7 +109,9 @@ def _csv_rows(path: str | Path) -> list[Any]:
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a readable CSV table: {error}") from error
     if not {"x", "y"} <= set(names):
-        raise ValueError(f"{path}: start points have the columns x and y (and dx, dy), found {', '.join(names) or 'none'}")
+        raise ValueError(
+            f"{path}: start points have the columns x and y (and dx, dy), found {', '.join(names) or 'none'}"
+        )
     return rows
 
 

@@ -170,16 +170,14 @@ def _entropy_in(comment: str) -> dict[int, float]:
         return {}  # somebody else's comment
 
 
-def _tree(
-    path: str | Path, table: FloatArray, ids: dict[int, int], lines: list[int], entropy: dict[int, float]
-) -> Swc:
+def _tree(path: str | Path, table: FloatArray, ids: dict[int, int], lines: list[int], entropy: dict[int, float]) -> Swc:
     parents = np.full(len(table), _ROOT, dtype=np.int64)
     for row, parent in enumerate(table[:, 6].astype(np.int64).tolist()):
         if parent >= 0 and parent not in ids:
             raise ValueError(f"{path}, line {lines[row]}: the parent {parent} is no node of this file; a root has -1")
         parents[row] = ids[parent] if parent >= 0 else _ROOT
-    if (row := _in_ring(parents)) is not None:
-        raise ValueError(f"{path}, line {lines[row]}: node {int(table[row, 0])} is its own ancestor; a root has -1")
+    if (lost := _in_ring(parents)) is not None:
+        raise ValueError(f"{path}, line {lines[lost]}: node {int(table[lost, 0])} is its own ancestor; a root has -1")
     numbers = table[:, 0].astype(np.int64)
     return Swc(
         ids=numbers,
