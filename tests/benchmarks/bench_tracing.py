@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.axon.centrelines import Branch, read_centrelines
-from envs.axon.intensity import prepare
 from envs.axon.pictures import read_picture
+from envs.axon.preparation import prepare
 from medray.classical.minimal_path import minimal_paths
 from medray.classical.ridge_following import follow_ridges
 from medray.metrics.tracing import TraceScore, score_trace, until_end, until_length

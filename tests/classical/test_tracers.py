@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from envs.axon.centrelines import heading_of, read_centrelines
-from envs.axon.intensity import prepare
 from envs.axon.pictures import read_picture
+from envs.axon.preparation import prepare
 from medray.classical.minimal_path import minimal_paths, path_cost
 from medray.classical.ridge_following import FollowOptions, follow_ridges, to_middle
 from medray.metrics.tracing import (

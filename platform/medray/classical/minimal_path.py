@@ -43,7 +43,7 @@ def minimal_paths(image: NDArray[Any], starts: FloatArray, ends: FloatArray) -> 
     """The cheapest path between each start and its end. The cost is computed once for all of them.
 
     Args:
-        image: (H, W), 0 to 1, structures bright (`envs.axon.intensity.prepare`).
+        image: (H, W), 0 to 1, structures bright (`envs.axon.preparation.prepare`).
         starts: (b, 2).
         ends: (b, 2).
 

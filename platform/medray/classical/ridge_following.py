@@ -75,7 +75,7 @@ def follow_ridges(
     """Follow the ridge that sets out from each start in its direction.
 
     Args:
-        image: (H, W), 0 to 1, structures bright (`envs.axon.intensity.prepare`).
+        image: (H, W), 0 to 1, structures bright (`envs.axon.preparation.prepare`).
         starts: (b, 2).
         headings: (b, 2) unit vectors.
         options: see there.
