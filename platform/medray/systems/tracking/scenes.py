@@ -1,0 +1,153 @@
+"""From cases to the scenes that trackers learn in: a branch each, its image prepared and cut out around it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.axon.centrelines import Branch, Centrelines
+from envs.axon.intensity import FloatImage, Intensity, Polarity, prepare
+from envs.axon.pictures import plane_of
+from envs.axon.scene import Scene, Scenes
+from medray.data.case import Case, Volume
+from medray.errors import UserError
+
+MARGIN_PX = 40
+"""Around a branch, on images that are larger."""
+WORLD_FORMATS = ("nifti", "itk", "dicom")
+"""Whose arrays have x along their first axis, and whose pixels have a size in mm."""
+_IMAGES_KEPT, _SCENES_KEPT = 32, 2048
+_SYMMETRIES = 8
+ValueT = TypeVar("ValueT")
+
+
+def plane(volume: Volume) -> NDArray[np.float32]:
+    """The image to track in, (H, W) with rows y and columns x: color as luminance, a stack as its maximum.
+
+    Volumes of scanners have x along their first axis; pictures and plain arrays have rows first.
+
+    Raises:
+        UserError: smaller than the tracker's window, constant, not finite, or with a strange number of channels.
+    """
+    spatial = "XYZ" if volume.header.get("format") in WORLD_FORMATS else "ZYX"[3 - volume.spatial_dims :]
+    try:
+        return plane_of(volume.array, axes="C" + spatial[: volume.spatial_dims], name=volume.source or "the image")
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images become what trackers see; see `envs.axon.intensity.prepare`."""
+
+    polarity: Polarity
+    intensity: Intensity
+
+    def image(self, case: Case) -> FloatImage:
+        """The image of a case, (H, W), 0 to 1, structures bright.
+
+        Raises:
+            UserError: it cannot be tracked in.
+        """
+        return self.of(plane(case.volume("image")))
+
+    def of(self, pixels: NDArray[np.float32]) -> FloatImage:
+        """The same of pixels (H, W)."""
+        return prepare(pixels, polarity=self.polarity, intensity=self.intensity)
+
+
+def centrelines_of(case: Case) -> Centrelines:
+    """The branches known of a case."""
+    found: Centrelines = case.load("centrelines")
+    return found
+
+
+class CaseScenes:
+    """The branches of cases as scenes, read when asked for; those asked for last stay in memory.
+
+    Args:
+        cases: with images and centrelines. One whose attribute ``branches`` says how many there are is not read now.
+        preparation: of the images.
+        margin_px: image kept around a branch.
+    """
+
+    def __init__(self, cases: Sequence[Case], preparation: Preparation, *, margin_px: int = MARGIN_PX) -> None:
+        self.cases, self.preparation, self.margin_px = tuple(cases), preparation, margin_px
+        counts = [int(c.attributes.get("branches", 0)) or len(centrelines_of(c).branches) for c in self.cases]
+        self._place = [(case, branch) for case, count in enumerate(counts) for branch in range(count)]
+        self._images: _Kept[FloatImage] = _Kept(_IMAGES_KEPT)
+        self._scenes: _Kept[Scene] = _Kept(_SCENES_KEPT)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __getitem__(self, index: int, /) -> Scene:
+        return self._scenes.get(index, lambda: self._read(*self._place[index]))
+
+    def _read(self, case: int, branch: int) -> Scene:
+        image = self._images.get(case, lambda: self.preparation.image(self.cases[case]))
+        line = centrelines_of(self.cases[case]).branches[branch]
+        return cut_out(image, line, self.margin_px, f"{self.cases[case].id} branch {branch}")
+
+
+def cut_out(image: FloatImage, branch: Branch, margin_px: int, name: str) -> Scene:
+    """The part of an image around a branch, and the branch in it."""
+    size = np.array(image.shape[::-1])
+    low = np.clip(np.floor(branch.points.min(axis=0)).astype(int) - margin_px, 0, size - 1)
+    high = np.clip(np.ceil(branch.points.max(axis=0)).astype(int) + margin_px + 1, low + 1, size)
+    part = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+    return Scene(part, branch.points - low, name)
+
+
+class SymmetricScenes:
+    """Scenes in their eight flips and quarter turns: scene i is the symmetry i mod 8 of scene i // 8."""
+
+    def __init__(self, scenes: Scenes) -> None:
+        self.scenes = scenes
+
+    def __len__(self) -> int:
+        return _SYMMETRIES * len(self.scenes)
+
+    def __getitem__(self, index: int, /) -> Scene:
+        return turned(self.scenes[index // _SYMMETRIES], index % _SYMMETRIES)
+
+
+def turned(scene: Scene, symmetry: int) -> Scene:
+    """A scene under one of the eight symmetries of the square: bit 0 flips x, bit 1 flips y, bit 2 swaps them."""
+    image, line = scene.image, scene.centreline
+    for axis in (0, 1):
+        if symmetry >> axis & 1:
+            image = np.flip(image, axis=1 - axis)
+            if line is not None:
+                line = line.copy()
+                line[:, axis] = scene.image.shape[1 - axis] - 1 - line[:, axis]
+    if symmetry >> 2 & 1:
+        image, line = image.T, None if line is None else line[:, ::-1]
+    return Scene(np.ascontiguousarray(image), None if line is None else np.ascontiguousarray(line), scene.name)
+
+
+class _Kept(Generic[ValueT]):
+    """The values that were asked for last, by number. Copies (to another process) start empty."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._values: OrderedDict[int, ValueT] = OrderedDict()
+
+    def get(self, key: int, make: Callable[[], ValueT]) -> ValueT:
+        if key not in self._values:
+            self._values[key] = make()
+            if len(self._values) > self.room:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"room": self.room}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__init__(state["room"])  # type: ignore[misc]
