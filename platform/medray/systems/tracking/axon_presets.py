@@ -23,7 +23,7 @@ SMOKE: Mapping[str, Any] = {
     "channels": (16, 16),
     "hidden": 128,
     "lr": 1e-3,
-    "max_steps": 60,
+    "max_steps": 120,
     "num_envs": 64,
     "episodes_per_iteration": 64,
     "minibatch_size": 512,
