@@ -86,7 +86,7 @@ def errors_png(errors: FloatArray, *, title: str = "") -> bytes:
 
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     axes = figure.add_subplot()
-    axes.hist(np.minimum(errors, 12.0), bins=np.arange(0, 12.5, 0.25), color=PALETTE[0])
+    axes.hist(np.minimum(errors, 12.0), bins=[0.25 * edge for edge in range(49)], color=PALETTE[0])
     for limit, name, side in ((COVERED_PX, "covered", -4), (LOST_PX, "lost", -4)):
         axes.axvline(limit, color="#666666", linewidth=1.0, linestyle="--")
         axes.annotate(name, (limit, 1), xycoords=("data", "axes fraction"), xytext=(side, -8), fontsize=7, ha="right",

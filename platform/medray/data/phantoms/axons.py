@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from envs.axon.centrelines import Branch, Centrelines
 from envs.axon.generator import SETTINGS, SyntheticScenes
 from envs.axon.scene import Scene
-from medray.data.case import Case, Volume
+from medray.data.case import Case, FieldRef, Volume
 
 Setting = Literal["SI", "SI-RC", "SI-W", "SI-EN", "SI-SN", "shifted", "mixed"]
 _USUAL_PX = 128
@@ -109,7 +109,7 @@ def cases(
     found = []
     for index in range(n):
         drawing = Drawing(setting=setting, seed=seed, index=index, size=size)
-        both = {"image": AxonImage(drawing), "centrelines": AxonCentreline(drawing)}
+        both: dict[str, FieldRef] = {"image": AxonImage(drawing), "centrelines": AxonCentreline(drawing)}
         found.append(Case(f"axon{index:05d}", f"axon{index:05d}", both, {"branches": "1"}))
     return tuple(found)
 

@@ -4,8 +4,8 @@ An agent sees two small windows of the image and the path it came along, and ans
 to go next, anywhere within 4 px along each axis. Proximal policy optimization teaches it on synthetic images, where the
 centreline is known; only the critic sees it. The entropy of the Betas says how sure it is.
 
-Rules, rewards and synthetic images are those of `envs.axon`; how the policy is learnt is the engine's (`Workbench.
-reinforce`). Departs from the paper where its text does not say: `envs.axon.options` and the fields below name each case.
+Rules, rewards and synthetic images are those of `envs.axon`; how the policy is learnt is the engine's
+(`Workbench.reinforce`). Where the text does not say, `envs.axon.options` and the fields below name what was chosen.
 Shape letters: B trackers, C channels (4 times of 3 views, or of the centreline).
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ class AxonTrackerConfig(TrackingOptions, PPOSettings):
     """Cut the patients into so many folds; with ``fold`` it decides who is tested (paper 4 on real images, 15 to train
     and 5 to test). 0 splits by ``test_fraction``."""
     fold: int = 0
-    """Which of the folds is tested, from 0."""
+    """Which of the folds is tested, from 0; -1 scores every image by a model that has not seen it, and the model that
+    is kept learns from all."""
     test_fraction: float = 0.1
     """Share of the images kept for testing (paper 3,600 of 35,600 synthetic ones)."""
     validation_fraction: float = 0.1
@@ -76,8 +77,10 @@ class AxonTrackerConfig(TrackingOptions, PPOSettings):
         TrackingOptions.__post_init__(self)
         if min(*self.channels, self.hidden) < 1:
             raise ValueError(f"channels and hidden are at least 1, got {self.channels} and {self.hidden}")
-        if self.folds == 1 or self.folds < 0 or not 0 <= self.fold < max(self.folds, 1):
-            raise ValueError(f"folds is 0 or at least 2 and fold one of them from 0, got {self.folds} and {self.fold}")
+        if self.folds == 1 or self.folds < 0 or not -1 <= self.fold < max(self.folds, 1):
+            raise ValueError(
+                f"folds is 0 or at least 2, and fold one of them from 0 or -1 (all), got {self.folds} and {self.fold}"
+            )
 
     @property
     def options(self) -> TrackingOptions:
@@ -161,7 +164,7 @@ class AxonProblem(PolicyProblem):
         self.initial_weights = initial_weights
         self.observation_space, self.action_space = observation_space(), action_space(config.options)
 
-    def make_env(self, num_envs: int, seed: int) -> VectorEnv:
+    def make_env(self, num_envs: int, seed: int) -> VectorEnv[Any, Any, Any]:
         """Trackers side by side; all that is random in them comes from the seed of `reset`."""
         return AxonTrackingVectorEnv(num_envs, scenes=self.scenes, options=self.config.options)
 

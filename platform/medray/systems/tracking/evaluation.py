@@ -1,213 +1,71 @@
-"""How the paper judges a tracker: coverage, error, loss of track and entropy, of each image and of all together."""
+"""Scores and pictures of a tracker on test cases."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from envs.axon.centrelines import Branch
-from envs.axon.episodes import Beginning
-from envs.axon.scene import Scene
-from envs.axon.traces import Trace
-from medray.classical.minimal_path import minimal_paths
-from medray.classical.ridge_following import follow_ridges
 from medray.data.case import Case
-from medray.data.writers import write_bytes
-from medray.metrics.statistics import ratio
-from medray.metrics.tracing import TraceScore, covered, distance_to_line, score_trace, until_end
-from medray.metrics.track_entropy import EntropyTable, entropy_table
-from medray.system import Row
-from medray.systems.tracking.axon_tracker import AxonProblem, AxonTrackerConfig
-from medray.systems.tracking.policies import load_actor
-from medray.systems.tracking.scenes import Preparation, centrelines_of
-from medray.systems.tracking.stopping import Rules, stop_of
-from medray.systems.tracking.tracing import follow
+from medray.figures.tracing import animation_png, entropy_png, errors_png, traces_png
+from medray.system import Evaluation, Figure, Trained, Workbench
+from medray.systems.tracking.axon_tracker import AxonTrackerConfig
+from medray.systems.tracking.judging import Judged, judge, write_branches
+from medray.systems.tracking.scenes import Preparation, centrelines_of, cut_out
+from medray.systems.tracking.traced_cases import TracedCase, jobs_of, trace_cases
 
-FloatArray = NDArray[np.float64]
+_EXAMPLES = 3
+_FIGURE_BRANCHES = 400
 
 
-@dataclass(frozen=True)
-class Job:
-    """Cases to trace with one model.
-
-    Attributes:
-        cases: with images and centrelines.
-        weights: of the actor; None for peers.
-        entropy_limit: of the model's own stop rule, nats.
-    """
-
-    cases: Sequence[Case]
-    weights: Path | None
-    entropy_limit: float = float("inf")
+def evaluate(config: AxonTrackerConfig, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
+    """Tables 1 and 2 of the paper, and the entropy on and off track (table 6); ``branches.csv`` has every branch."""
+    trace = functools.partial(trace_cases, config)
+    traced = [one for part in work.map(trace, jobs_of(trained, cases), name="evaluate") for one in part]
+    write_branches(work.out / "branches.csv", traced)
+    judged = judge(traced)
+    return Evaluation(judged.rows, judged.summary, _figures(config, cases, traced, judged))
 
 
-@dataclass(frozen=True)
-class TracedCase:
-    """The branches of a case and what became of them.
-
-    Attributes:
-        case: its id.
-        truths: lines (m, 2) to follow.
-        traces: one for each, as the paper ends them: at the branch's end or after so many steps.
-        ruled: the same, ended by the rules of a prediction where those end them earlier.
-        seconds: what tracing took, by branch.
-    """
-
-    case: str
-    truths: Sequence[FloatArray]
-    traces: Sequence[Trace]
-    ruled: Sequence[Trace]
-    seconds: float
-
-    def scores(self, traces: Sequence[Trace]) -> list[TraceScore]:
-        """Of each branch."""
-        return [score_trace(one.points, line) for one, line in zip(traces, self.truths, strict=True)]
-
-    def union(self) -> tuple[int, int]:
-        """Keypoints of all branches that any trace covers, and how many there are (the paper's count)."""
-        keypoints = np.concatenate(list(self.truths))
-        return int(covered(keypoints, [one.points for one in self.traces]).sum()), len(keypoints)
-
-    def entropy(self) -> tuple[FloatArray, FloatArray]:
-        """Entropy (n,) and distance (n,) of all traced points."""
-        apart = [distance_to_line(one.points, line) for one, line in zip(self.traces, self.truths, strict=True)]
-        return np.concatenate([one.entropy for one in self.traces]), np.concatenate(apart)
-
-
-def trace_cases(config: AxonTrackerConfig, job: Job) -> list[TracedCase]:
-    """Trace every branch of some cases from its first point, in its first direction."""
-    preparation = Preparation(config.polarity, config.intensity)
-    scenes = [Scene(preparation.image(case), name=case.id) for case in job.cases]
-    branches = [centrelines_of(case).branches for case in job.cases]
-    started = time.perf_counter()
+def _figures(
+    config: AxonTrackerConfig, cases: Sequence[Case], traced: Sequence[TracedCase], judged: Judged
+) -> list[Figure]:
+    by_id = {case.id: case for case in cases}
+    ordered = sorted(judged.rows, key=lambda row: float(row["coverage_pct"]))
+    places = np.unique(np.linspace(0, len(ordered) - 1, min(_EXAMPLES, len(ordered))).round().astype(int))
+    of_case = {one.case: one for one in traced}
+    figures = []
+    for place in places:
+        row = ordered[place]
+        caption = f"{row['case']}: coverage {row['coverage_pct']:.1f} %, error {row.get('error_px', 0):.2f} px"
+        one = of_case[str(row["case"])]
+        image = _image(config, by_id[one.case])
+        shown = slice(0, _FIGURE_BRANCHES)
+        png = traces_png(image, one.traces[shown], one.truths[shown], title=caption)
+        figures.append(Figure(f"traced_{place}", caption, png))
+    figures.append(Figure("errors", "Distances of all traced points to their lines", errors_png(judged.errors)))
     if config.method == "policy":
-        traces = _by_policy(config, job, scenes, branches)
-    else:
-        traces = [_by_peer(config, scene, lines) for scene, lines in zip(scenes, branches, strict=True)]
-    seconds = (time.perf_counter() - started) / sum(map(len, branches))
-    rules = Rules(entropy=job.entropy_limit) if config.method == "policy" else None
-    found = []
-    for case, scene, lines, own in zip(job.cases, scenes, branches, traces, strict=True):
-        ended = [_ended(trace, line) for trace, line in zip(own, lines, strict=True)]
-        ruled = [_ruled(trace, scene, rules) for trace in ended] if rules else ended
-        found.append(TracedCase(case.id, [line.points for line in lines], ended, ruled, seconds))
-    return found
+        figures.append(_entropy_figure(judged))
+        best = of_case[str(ordered[-1]["case"])]
+        figures.append(_animation(config, by_id[best.case], best))
+    return figures
 
 
-def _by_policy(
-    config: AxonTrackerConfig, job: Job, scenes: Sequence[Scene], branches: Sequence[Sequence[Branch]]
-) -> list[list[Trace]]:
-    assert job.weights is not None
-    problem = AxonProblem(config, scenes)
-    beginnings = [
-        Beginning(index, line.start, line.heading, line.end) for index, lines in enumerate(branches) for line in lines
-    ]
-    traces = iter(follow(problem, load_actor(problem, job.weights), scenes, beginnings, config.options))
-    return [[next(traces) for _ in lines] for lines in branches]
+def _entropy_figure(judged: Judged) -> Figure:
+    table = judged.entropy
+    caption = f"Entropy on and off track; mean difference {table.difference:.2f} nats over {table.num_images} images"
+    return Figure("entropy", f"{caption}, paired p = {table.p_images:.2g}", entropy_png(table.rows))
 
 
-def _by_peer(config: AxonTrackerConfig, scene: Scene, lines: Sequence[Branch]) -> list[Trace]:
-    starts = np.stack([line.start for line in lines])
-    if config.method == "ridge_following":
-        return follow_ridges(scene.image, starts, np.stack([line.heading for line in lines]))
-    paths = minimal_paths(scene.image, starts, np.stack([line.end for line in lines]))
-    return [Trace(path, np.full(len(path), np.nan), "end reached") for path in paths]
+def _animation(config: AxonTrackerConfig, case: Case, one: TracedCase) -> Figure:
+    branch = int(np.argmax([trace.length_px for trace in one.traces]))
+    line, trace = centrelines_of(case).branches[branch], one.traces[branch]
+    scene = cut_out(_image(config, case), line, 24, case.id)
+    moved = trace.points - (line.points - scene.centreline)[0]  # type: ignore[operator]
+    caption = f"The tracker on its way along {case.id}, windows in blue"
+    return Figure("animation", caption, animation_png(scene, moved, config.options))
 
 
-def _ended(trace: Trace, line: Branch) -> Trace:
-    """A trace without what it followed past the end of the branch."""
-    points = until_end(trace.points, line.end)
-    entropy = trace.entropy[: len(points)].copy()
-    return Trace(points, entropy, trace.stopped if len(points) == len(trace.points) else "end reached")
-
-
-def _ruled(trace: Trace, scene: Scene, rules: Rules) -> Trace:
-    size = scene.image.shape[::-1]
-    stop = stop_of(trace.points, trace.entropy[:-1], size, rules)
-    if stop is None:
-        return trace
-    return Trace(trace.points[: stop.last + 1], trace.entropy[: stop.last + 1], stop.why)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A row per case, all together, and the table of entropies."""
-
-    rows: list[Row]
-    summary: dict[str, float]
-    entropy: EntropyTable
-    errors: FloatArray = field(repr=False)
-
-
-def judge(traced: Sequence[TracedCase]) -> Judged:
-    """Scores of traced cases; sums and counts are added before they are divided."""
-    table = entropy_table({one.case: one.entropy() for one in traced})
-    rows: list[Row] = []
-    for one, entropy in zip(traced, table.rows, strict=True):
-        told = {**_scores([one]), "entropy_on": entropy.on_mean, "entropy_off": entropy.off_mean}
-        rows.append({"case": one.case, **_finite(told)})
-    summary = {
-        **_scores(traced),
-        "entropy_difference": table.difference,
-        "entropy_p": table.p_images,
-        "entropy_num_images": float(table.num_images),
-        "entropy_point_difference": table.point_difference,
-    }
-    errors = np.concatenate([one.entropy()[1] for one in traced])
-    return Judged(rows, _finite(summary), table, errors)
-
-
-def _scores(traced: Sequence[TracedCase]) -> dict[str, float]:
-    own = sum((score for one in traced for score in one.scores(one.traces)), TraceScore())
-    ruled = sum((score for one in traced for score in one.scores(one.ruled)), TraceScore()).metrics()
-    unions = [one.union() for one in traced]
-    traces = [trace for one in traced for trace in one.traces]
-    count = len(traces)
-    return {
-        **own.metrics(),
-        "union_coverage_pct": 100 * ratio(sum(part for part, _ in unions), sum(whole for _, whole in unions)),
-        "reached_pct": 100 * ratio(sum(trace.stopped == "end reached" for trace in traces), count),
-        "ruled_coverage_pct": ruled["coverage_pct"],
-        "ruled_error_px": ruled["error_px"],
-        "num_branches": float(count),
-        "num_steps": ratio(sum(len(trace.points) - 1 for trace in traces), count),
-        "branch_ms": 1000 * ratio(sum(one.seconds * len(one.traces) for one in traced), count),
-    }
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if math.isfinite(value)}
-
-
-def write_branches(path: Path, traced: Sequence[TracedCase]) -> Path:
-    """A CSV with a line per branch: coverage, errors, length and why its trace stopped."""
-    buffer = io.StringIO()
-    writer: csv.DictWriter[str] | None = None
-    for one in traced:
-        for number, (score, trace) in enumerate(zip(one.scores(one.traces), one.traces, strict=True)):
-            row = {"case": one.case, "branch": number, "stopped": trace.stopped, "length_px": trace.length_px}
-            row |= {name: round(value, 4) for name, value in score.metrics().items()}
-            if writer is None:
-                writer = csv.DictWriter(buffer, list(row), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(row)
-    return write_bytes(path, buffer.getvalue().encode())
-
-
-def in_groups(cases: Sequence[Case], size: int = 32) -> list[Sequence[Case]]:
-    """Cases that are traced side by side."""
-    return [cases[first : first + size] for first in range(0, len(cases), size)]
-
-
-def trace_jobs(config: AxonTrackerConfig) -> functools.partial[list[TracedCase]]:
-    """`trace_cases` for a map over jobs."""
-    return functools.partial(trace_cases, config)
+def _image(config: AxonTrackerConfig, case: Case) -> np.ndarray:
+    return Preparation(config.polarity, config.intensity).image(case)

@@ -15,6 +15,7 @@ from medray.errors import UserError
 from medray.learner import seed_of
 from medray.nn.weights import load_network
 from medray.storage.local import on_this_machine
+from medray.system import Trained
 from medray.systems.tracking.axon_tracker import AxonProblem, AxonTrackerConfig
 
 _CARD, _WEIGHTS, _CRITIC = "medray.json", "model.safetensors", "critic"
@@ -36,6 +37,15 @@ def take_apart(weights: Path, folder: Path) -> dict[str, Path]:
         found[part] = folder / f"{part}.safetensors"
         save_file({name: value for name, value in tensors.items() if name.startswith(f"{part}.")}, found[part])
     return found
+
+
+def put_together(trained: Trained, folder: Path) -> Path:
+    """The reverse of `take_apart`: one file to go on from."""
+    assert trained.weights is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "start.safetensors"
+    save_file(load_file(on_this_machine(trained.weights)) | load_file(on_this_machine(trained.files[_CRITIC])), path)
+    return path
 
 
 def load_actor(problem: AxonProblem, weights: Path) -> nn.Module:

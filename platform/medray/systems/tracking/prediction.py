@@ -190,6 +190,6 @@ def without_repeats(traces: Sequence[Trace]) -> list[Trace]:
     kept: list[Trace] = []
     for trace in sorted(traces, key=lambda one: -one.length_px):
         dense = densified(trace.points)
-        if not kept or covered(dense, [one.points for one in kept], _SAME_PX).mean() < _SAME_SHARE:
+        if not kept or np.mean(covered(dense, [one.points for one in kept], _SAME_PX)) < _SAME_SHARE:
             kept.append(trace)
     return kept

@@ -64,7 +64,7 @@ def stop_of(
     late = points[start:]
     at_border = ((late <= _BORDER_PX) | (late >= upper - _BORDER_PX)).any(axis=1)
     found = {
-        "entropy": _first_run(entropy[start:] > rules.entropy),
+        "entropy": _first_run(np.asarray(entropy[start:] > rules.entropy)),
         "own path": _first_run(_returned(points, start)),
         "left the image": _first_run(at_border),
     }
