@@ -24,8 +24,8 @@ from envs.axon.traces import Trace
 
 FloatArray = NDArray[np.float64]
 
-_SATURATION = 0.1  # ridge strength of an image from 0 to 1 that counts as certain
-_SHARPNESS = 0.02  # rays whose scores differ by less than this share the turn
+_SATURATION = 0.16  # ridge strength of an image from 0 to 1 that counts as certain
+_SHARPNESS = 0.01  # rays whose scores differ by less than this share the turn
 _PROFILE_STEP_PX = 0.5
 
 
@@ -47,21 +47,21 @@ class FollowOptions:
         max_length_px: where a trace ends at the latest.
     """
 
-    sigmas_px: tuple[float, ...] = (1.0, 2.0)
-    step_px: float = 2.0
-    fan_deg: float = 40.0
+    sigmas_px: tuple[float, ...] = (1.0, 1.5)
+    step_px: float = 3.0
+    fan_deg: float = 45.0
     num_rays: int = 13
-    look_px: int = 9
-    turn_cost: float = 0.5
-    reach_px: float = 2.0
-    correction: float = 0.5
+    look_px: int = 7
+    turn_cost: float = 1.0
+    reach_px: float = 2.5
+    correction: float = 0.7
     min_score: float = 0.2
     max_gap: int = 4
     max_length_px: float = 400.0
 
     def __post_init__(self) -> None:
         if not 0 < self.step_px <= self.max_length_px:
-            raise ValueError(f"step_px must be above 0 and at most max_length_px, got {self.step_px}; try 2")
+            raise ValueError(f"step_px must be above 0 and at most max_length_px, got {self.step_px}; try 3")
         if self.num_rays < 3 or self.look_px < 1 or self.max_gap < 0:
             raise ValueError("num_rays is at least 3, look_px at least 1 and max_gap at least 0")
 
