@@ -129,6 +129,10 @@ class PolicyProblem(ABC):
         """
         return {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> PolicyProblem:
+        """Itself: RLlib copies its configuration again and again, and a problem (with its images) does not change."""
+        return self
+
     def make_networks(self) -> nn.ModuleDict:
         """Both networks, freshly initialized; the names are the prefixes in a file of weights."""
         return nn.ModuleDict({"actor": self.make_actor(), "critic": self.make_critic()})

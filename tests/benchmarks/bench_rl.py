@@ -4,7 +4,7 @@
 
 Networks and observations have the size of Dai et al. (MIDL 2019), tables 3 and 4; the environment is a toy that costs
 next to nothing, which is the hardest case for sampling. Both sides of a ratio run in this process, in turns, on one
-core; what counts is CPU time, round by round. The bare update is given its batch ready, with advantages.
+core; what counts is CPU time, round by round.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from medray.policy import PPOSettings
-from medray.rl.batch import Batch, make_batch
+from medray.rl.batch import make_batch
 from medray.rl.config import ppo_config
 from medray.rl.learner import EpisodeLearner
 from medray.rl.runner import RoundRunner
@@ -31,10 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from toy_policies import TrackerSized
 
 
-def bare_sampling(problem: TrackerSized, num_steps: int) -> int:
+def bare_sampling(problem: TrackerSized, actor: torch.nn.Module, env: VectorEnv, num_steps: int) -> int:
     """Actor, draw, step; nothing is kept but what the update needs."""
-    actor, kept = problem.make_actor(), []
-    env = problem.make_env(problem.settings.num_envs, 0)
+    kept = []
     obs, _ = env.reset(seed=0)
     with torch.no_grad():
         for _ in range(num_steps):
@@ -45,9 +46,11 @@ def bare_sampling(problem: TrackerSized, num_steps: int) -> int:
     return num_steps * env.num_envs
 
 
-def bare_update(problem: TrackerSized, networks: torch.nn.ModuleDict, batch: Batch) -> None:
-    """PPO as a page of PyTorch."""
-    settings, columns = problem.settings, batch.columns
+def bare_update(problem: TrackerSized, learner: EpisodeLearner, episodes: list[SingleAgentEpisode]) -> None:
+    """PPO as a page of PyTorch. Advantages are part of the update on both sides."""
+    settings, networks = problem.settings, torch.nn.ModuleDict(learner.networks.named_children())
+    batch = make_batch(episodes, learner.networks, settings, torch.device("cpu"))
+    columns = batch.columns
     adam = torch.optim.Adam(networks.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     for _ in range(settings.num_epochs):
         parts = torch.randperm(len(batch)).split(settings.minibatch_size or len(batch))
@@ -101,8 +104,9 @@ def main() -> None:
 
 def sampling(problem: TrackerSized, runner: RoundRunner, options: argparse.Namespace) -> None:
     """Whole episodes of 100 steps in each environment."""
+    actor, env = problem.make_actor(), problem.make_env(options.episodes, 0)
     jobs = {
-        "bare": lambda: bare_sampling(problem, 100),
+        "bare": lambda: bare_sampling(problem, actor, env, 100),
         "medray": lambda: len(runner.play(0, 0, options.episodes)),
     }
     if options.stock:
@@ -118,18 +122,17 @@ def sampling(problem: TrackerSized, runner: RoundRunner, options: argparse.Names
 def update(problem: TrackerSized, runner: RoundRunner, learner: EpisodeLearner, options: argparse.Namespace) -> None:
     """The same passes over the same episodes."""
     episodes = runner.play(0, 0, options.episodes)
-    batch = make_batch(episodes, learner.networks, problem.settings, torch.device("cpu"))
-    networks = problem.make_networks()
+    num_steps = sum(map(len, episodes))
     times = turns(
         {
-            "bare": lambda: bare_update(problem, networks, batch),
+            "bare": lambda: bare_update(problem, learner, episodes),
             "medray": lambda: learner.learn(episodes, iteration=0, seed=0) and None,
         },
         options.rounds,
     )
     ratio = statistics.median(m / b for b, m in zip(times["bare"], times["medray"], strict=True))
     for name, spent in times.items():
-        print(f"update, {name}: {np.median(spent):.2f} CPU s for {len(batch)} steps, {options.epochs} epochs")
+        print(f"update, {name}: {np.median(spent):.2f} CPU s for {num_steps} steps, {options.epochs} epochs")
     print(f"update, medray / bare: {ratio:.3f} (at most 1.10 wanted)")
 
 

@@ -15,6 +15,9 @@ from medray.policy import PPOSettings
 from medray.rl.advantages import advantages
 from medray.rl.module import ActorCriticModule
 
+Steps = dict[str, Tensor | dict[str, Tensor]]
+"""Columns of steps, (N, ...) each; observations are a dict of them."""
+
 _CHUNK = 1024
 """Observations the critic sees at once: more gain nothing and take memory."""
 
@@ -28,27 +31,33 @@ class Batch:
         explained_variance: share of the targets' variance that the critic's values had before the update.
     """
 
-    columns: dict[str, Tensor | dict[str, Tensor]]
+    columns: Steps
     explained_variance: float
 
     def __len__(self) -> int:
         return len(self.columns[Columns.ACTIONS])
 
-    def rows(self, index: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """Some of the steps."""
-        return {
-            name: {key: part[index] for key, part in column.items()} if isinstance(column, dict) else column[index]
-            for name, column in self.columns.items()
-        }
-
-    def minibatches(self, size: int) -> Iterator[dict[str, Tensor | dict[str, Tensor]]]:
+    def minibatches(self, size: int) -> Iterator[Steps]:
         """One pass in random order, in parts of about ``size`` steps (0: all at once)."""
         if not 0 < size < len(self):
             yield self.columns
             return
         order = torch.randperm(len(self)).to(self.columns[Columns.ACTIONS].device)  # type: ignore[union-attr]
         for part in order.tensor_split(max(1, round(len(self) / size))):
-            yield self.rows(part)
+            yield _rows(self.columns, part)
+
+
+def in_parts(columns: Steps, size: int) -> Iterator[Steps]:
+    """The steps in order, not more than ``size`` at once."""
+    for start in range(0, len(columns[Columns.ACTIONS]), size):
+        yield _rows(columns, slice(start, start + size))
+
+
+def _rows(columns: Steps, index: Tensor | slice) -> Steps:
+    return {
+        name: {key: part[index] for key, part in column.items()} if isinstance(column, dict) else column[index]
+        for name, column in columns.items()
+    }
 
 
 def make_batch(
@@ -80,7 +89,7 @@ def make_batch(
     if settings.normalize_advantages:
         gains = (gains - gains.mean()) / max(float(gains.std()), 1e-6)
     kept = _steps(lengths).to(device)
-    columns: dict[str, Tensor | dict[str, Tensor]] = {
+    columns: Steps = {
         Columns.OBS: {name: column[kept] for name, column in obs.items()},
         Columns.ADVANTAGES: torch.from_numpy(gains).to(device),
         Columns.VALUE_TARGETS: torch.from_numpy(targets).to(device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from gymnasium.vector import VectorEnv
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -13,7 +13,14 @@ from medray.rl.module import module_spec
 from medray.rl.runner import RoundRunner
 
 
-def ppo_config(problem: PolicyProblem, *, seed: int, num_runners: int = 0, use_gpu: bool = False) -> PPOConfig:
+def ppo_config(
+    problem: PolicyProblem,
+    *,
+    seed: int,
+    num_runners: int = 0,
+    use_gpu: bool = False,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> PPOConfig:
     """Everything RLlib needs, whether its `Algorithm` drives it or the engine does.
 
     Args:
@@ -21,13 +28,14 @@ def ppo_config(problem: PolicyProblem, *, seed: int, num_runners: int = 0, use_g
         seed: decides every draw.
         num_runners: processes that sample; 0 samples in this one.
         use_gpu: learn on a GPU.
+        precision: arithmetic of the networks' forward passes in the update; policies and losses stay in float32.
     """
     settings = problem.settings
     share = -(-settings.episodes_per_iteration // max(num_runners, 1))
     config = PPOConfig()
     config.environment(
         make_env,
-        env_config={"problem": problem, "seed": seed},
+        env_config={"problem": problem, "seed": seed, "precision": precision},
         observation_space=problem.observation_space,
         action_space=problem.action_space,
         # A bounded policy gives actions in the box; RLlib would take them for [-1, 1] and stretch them.

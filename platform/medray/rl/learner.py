@@ -16,8 +16,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from medray.policy import PolicyProblem
-from medray.rl.batch import Batch, make_batch
+from medray.rl.batch import Batch, in_parts, make_batch
 from medray.rl.module import ActorCriticModule
+
+_PART = 256
+"""Steps that go through the networks at once on a CPU, whose caches larger parts overrun (20 % slower at 2048)."""
 
 
 class EpisodeLearner(PPOTorchLearner):
@@ -25,13 +28,14 @@ class EpisodeLearner(PPOTorchLearner):
 
     What differs from RLlib's own is how the work is done: advantages come from arrays instead of one Python step per
     time step, gradients are checked once per update instead of once per parameter, and terms of the loss are added up
-    on the device and read once per round.
+    on the device and read once per round. Large minibatches go through the networks in parts.
     """
 
     def build(self) -> None:
         """Build networks and optimizer."""
         self.problem: PolicyProblem = self.config.env_config["problem"]
         self.settings = self.problem.settings
+        self._bf16 = self.config.env_config["precision"] == "bf16"
         self._terms: dict[str, Tensor] = {}
         self._num_updates = 0
         super().build()
@@ -94,46 +98,55 @@ class EpisodeLearner(PPOTorchLearner):
                 if kl > self.settings.kl_stop:
                     return
 
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
-    ) -> Tensor:
-        """The loss of one minibatch.
+    def _uncompiled_update(self, batch: Mapping[str, Any], **_: Any) -> tuple[Any, Any, Any]:
+        columns: dict[str, Any] = dict(batch[DEFAULT_MODULE_ID])
+        total = len(columns[Columns.ACTIONS])
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in in_parts(columns, _PART if self.device.type == "cpu" else total):
+            with self._autocast():
+                forward = self.networks.forward_train(part)
+                values = self.networks.compute_values(part)
+            self._loss(part, forward[Columns.ACTION_DIST_INPUTS].float(), values.float(), total).backward()
+        self._step()
+        return forward, {DEFAULT_MODULE_ID: self._terms["policy_loss"]}, {}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def _loss(self, columns: Mapping[str, Any], logits: Tensor, values: Tensor, total: int) -> Tensor:
+        """A part's share of the loss of a minibatch of ``total`` steps.
 
         Source: Schulman et al., 2017, eq. 7 and 9.
         """
         settings = self.settings
-        policy = self.problem.policy(fwd_out[Columns.ACTION_DIST_INPUTS])
-        log_ratio = policy.log_prob(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
-        ratio, gain = log_ratio.exp(), batch[Columns.ADVANTAGES]
-        surrogate = torch.min(gain * ratio, gain * ratio.clamp(1 - settings.clip, 1 + settings.clip)).mean()
-        entropy = policy.entropy().mean()
-        value_loss = (self.networks.compute_values(batch) - batch[Columns.VALUE_TARGETS]).square().mean()
+        policy, gain = self.problem.policy(logits), columns[Columns.ADVANTAGES]
+        log_ratio = policy.log_prob(columns[Columns.ACTIONS]) - columns[Columns.ACTION_LOGP]
+        ratio = log_ratio.exp()
+        surrogate = torch.min(gain * ratio, gain * ratio.clamp(1 - settings.clip, 1 + settings.clip)).sum() / total
+        entropy = policy.entropy().sum() / total
+        value_loss = (values - columns[Columns.VALUE_TARGETS]).square().sum() / total
         with torch.no_grad():
-            before = self.problem.policy(batch[Columns.ACTION_DIST_INPUTS])
+            before = self.problem.policy(columns[Columns.ACTION_DIST_INPUTS])
             self._add(
                 policy_loss=-surrogate,
                 value_loss=value_loss,
                 entropy=entropy,
-                kl=before.kl(policy).mean(),
-                clip_fraction=((ratio - 1).abs() > settings.clip).float().mean(),
+                kl=before.kl(policy).sum() / total,
+                clip_fraction=((ratio - 1).abs() > settings.clip).sum() / total,
             )
         return settings.value_coeff * value_loss - surrogate - settings.entropy_coeff * entropy
 
-    def apply_gradients(self, gradients_dict: Mapping[Any, Tensor]) -> None:
-        """Check, clip and move both networks."""
-        gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
-        norm = get_total_norm(gradients)
+    def _step(self) -> None:
+        """Check and clip the gradients, move both networks."""
+        parameters = [parameter for parameter in self.networks.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in parameters])
         if not torch.isfinite(norm):
             raise FloatingPointError("the loss or its gradient")
         if self.settings.max_grad_norm > 0:
-            clip_grads_with_norm_(self.networks.parameters(), self.settings.max_grad_norm, norm)
+            clip_grads_with_norm_(parameters, self.settings.max_grad_norm, norm)
         self._add(grad_norm=norm)
         self._num_updates += 1
         self.optimizer.step()
-
-    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
-        """Nothing: `apply_gradients` clips."""
-        return gradients_dict
 
     def _add(self, **terms: Tensor) -> None:
         for name, value in terms.items():
