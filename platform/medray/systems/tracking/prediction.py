@@ -167,7 +167,7 @@ def with_directions(starts: Starts, image: FloatImage) -> tuple[FloatArray, Floa
             column, row = np.rint(point).astype(int)
             low_y, low_x = max(row - _NEAR_PX, 0), max(column - _NEAR_PX, 0)
             near = ridges.strength[low_y : row + _NEAR_PX + 1, low_x : column + _NEAR_PX + 1]
-            y, x = np.unravel_index(int(near.argmax()), near.shape)
+            y, x = divmod(int(near.argmax()), near.shape[1])
             along = ridges.direction[:, low_y + y, low_x + x].astype(np.float64)
             ways = [along, -along]
         points += [point] * len(ways)

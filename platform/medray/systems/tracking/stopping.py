@@ -62,7 +62,7 @@ def stop_of(
     start = max(0, since - IN_A_ROW)
     upper = np.asarray(size) - 1
     late = points[start:]
-    at_border = ((late <= _BORDER_PX) | (late >= upper - _BORDER_PX)).any(axis=1)
+    at_border = np.asarray(((late <= _BORDER_PX) | (late >= upper - _BORDER_PX)).any(axis=1))
     found = {
         "entropy": _first_run(np.asarray(entropy[start:] > rules.entropy)),
         "own path": _first_run(_returned(points, start)),
