@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.axon.scene import FAR_PX, Scene, Scenes, line_map
+from envs.axon.scene import FAR_PX, Scene, Scenes
 
 
 class SceneBank:
@@ -62,9 +62,8 @@ class SceneBank:
         self.distances[slot] = FAR_PX
         self.images[inner] = scene.image
         if scene.centreline is not None:
-            distance = line_map(scene.centreline, scene.image.shape).distance
-            self.distances[inner] = distance
-            self.guides[inner] = _guide(distance, self._line)
+            self.distances[inner] = scene.distance
+            self.guides[inner] = _guide(scene.distance, self._line)
         return slot
 
     def _make_room(self, slots: int, height: int, width: int) -> None:
@@ -86,4 +85,7 @@ def _guide(distance: NDArray[np.float32], profile_px: float) -> NDArray[np.float
     """The centreline image I_G: a Gaussian of the distance, or a line one pixel wide."""
     if profile_px == 0:
         return (distance <= 0.5).astype(np.float32)
-    return np.exp(-(distance**2) / np.float32(2 * profile_px**2)) * (distance < FAR_PX)
+    guide = np.zeros_like(distance)
+    near = distance < min(FAR_PX, 6 * profile_px)  # the rest is less than 1e-7
+    guide[near] = np.exp(distance[near] ** 2 * np.float32(-0.5 / profile_px**2))
+    return guide

@@ -204,7 +204,7 @@ class SyntheticScenes:
         count: int = 32_000,
         seed: int = 0,
         *,
-        keep: int = 2048,
+        keep: int = 1024,
         prepare: Callable[[NDArray[np.float32]], NDArray[np.float32]] = by_percentile,
     ) -> None:
         if isinstance(settings, str) and settings not in SETTINGS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +47,13 @@ class Scene:
                 f"the centreline of {self.name or 'a scene'} leaves its {size[0]} x {size[1]} px image at "
                 f"x={x:g}, y={y:g}"
             )
+
+    @cached_property
+    def distance(self) -> NDArray[np.float32]:
+        """(H, W) distance of every pixel to the centreline, px, up to `FAR_PX`; that everywhere without a centreline."""
+        if self.centreline is None:
+            return np.full(self.image.shape, FAR_PX, np.float32)
+        return line_map(self.centreline, self.image.shape).distance
 
 
 class Scenes(Protocol):

@@ -5,6 +5,7 @@ The engine learns it with PPO (`Workbench.reinforce`); a prediction needs nothin
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,11 +140,15 @@ class PolicyProblem(ABC):
 
     def box(self) -> Box:
         """The bounds of the actions."""
-        return Box(self.action_space.low.tolist(), self.action_space.high.tolist())
+        return _box(tuple(self.action_space.low.tolist()), tuple(self.action_space.high.tolist()))
 
     def policy(self, logits: Tensor) -> BoundedPolicy:
         """The distribution that an actor's logits (B, 2 A) stand for."""
         return POLICIES[self.distribution].from_logits(logits, self.box())
+
+
+_box = functools.lru_cache(Box)
+"""One for all policies with the same bounds: they are made at every step."""
 
 
 def act(problem: PolicyProblem, actor: nn.Module, obs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

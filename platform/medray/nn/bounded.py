@@ -45,17 +45,26 @@ class Box:
     def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
         if len(low) != len(high) or not all(math.isfinite(b - a) and a < b for a, b in zip(low, high, strict=True)):
             raise ValueError(f"an action box needs finite bounds, low below high, got {low} and {high}")
-        self.low = torch.tensor(tuple(low), dtype=torch.float32)
-        self.size = torch.tensor(tuple(high), dtype=torch.float32) - self.low
-        self.log_volume = float(self.size.log().sum())
+        self._low, self._size = tuple(low), tuple(b - a for a, b in zip(low, high, strict=True))
+        self._known: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self.log_volume = sum(math.log(size) for size in self._size)
 
     def to_box(self, unit: Tensor) -> Tensor:
         """Actions (..., A) in the box for u in [0, 1]."""
-        return self.low.to(unit) + self.size.to(unit) * unit
+        low, size = self._bounds(unit)
+        return low + size * unit
 
     def to_unit(self, actions: Tensor) -> Tensor:
         """The reverse, kept inside (0, 1)."""
-        return ((actions - self.low.to(actions)) / self.size.to(actions)).clamp(_EDGE, 1 - _EDGE)
+        low, size = self._bounds(actions)
+        return ((actions - low) / size).clamp(_EDGE, 1 - _EDGE)
+
+    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower bounds and sizes as tensors; made once per device, since copying to a GPU waits for it."""
+        key = like.device, like.dtype
+        if key not in self._known:
+            self._known[key] = like.new_tensor(self._low), like.new_tensor(self._size)
+        return self._known[key]
 
 
 class BoundedPolicy(ABC):

@@ -6,11 +6,14 @@ from typing import Any, Literal
 
 from gymnasium.vector import VectorEnv
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.tune.registry import register_env
 
 from medray.policy import PolicyProblem
 from medray.rl.learner import EpisodeLearner
 from medray.rl.module import module_spec
 from medray.rl.runner import RoundRunner
+
+_ENV = "medray-policy-problem"
 
 
 def ppo_config(
@@ -32,9 +35,10 @@ def ppo_config(
     """
     settings = problem.settings
     share = -(-settings.episodes_per_iteration // max(num_runners, 1))
+    register_env(_ENV, make_env)
     config = PPOConfig()
     config.environment(
-        make_env,
+        _ENV,
         env_config={"problem": problem, "seed": seed, "precision": precision},
         observation_space=problem.observation_space,
         action_space=problem.action_space,
@@ -51,7 +55,8 @@ def ppo_config(
     )
     config.learners(learner_class=EpisodeLearner, num_learners=0, num_gpus_per_learner=int(use_gpu))
     config.rl_module(rl_module_spec=module_spec(problem))
-    config.training(gamma=settings.gamma, lr=settings.lr)
+    # An `Algorithm` samples until it has this many steps: one call of `sample`. Parts and passes are the learner's own.
+    config.training(gamma=settings.gamma, lr=settings.lr, train_batch_size_per_learner=1, minibatch_size=None)
     return config
 
 

@@ -78,9 +78,16 @@ class EpisodeLearner(PPOTorchLearner):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.update(episodes=list(episodes))
+        return {**self._means(), "learning_rate": rate}
+
+    def _means(self) -> dict[str, float]:
         num = self._num_updates
         means = {name: float(total) / num for name, total in self._terms.items()}
-        return {**means, "explained_variance": self._explained, "num_updates": num, "learning_rate": rate}
+        return {**means, "explained_variance": self._explained, "num_updates": num}
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Tell RLlib's `Algorithm` too how it went."""
+        self.metrics.log_dict(self._means(), key=DEFAULT_MODULE_ID, window=1)
 
     def _create_iterator_if_necessary(self, *, training_data: TrainingData, **_: Any) -> Iterator[MultiAgentBatch]:
         batch = make_batch(training_data.episodes, self.networks, self.settings, self.device)

@@ -118,4 +118,12 @@ def _together(parts: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> tuple[np
     """Rows of all steps, sorted by episode and, within one, by time."""
     ids = np.concatenate([who for who, _ in parts])
     order = np.argsort(ids, kind="stable")
-    return ids[order], {name: np.concatenate([columns[name] for _, columns in parts])[order] for name in parts[0][1]}
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    ends = np.cumsum([len(who) for who, _ in parts])
+    sorted_columns = {}
+    for name, like in parts[0][1].items():
+        rows = sorted_columns[name] = np.empty((len(ids), *like.shape[1:]), like.dtype)
+        for (who, columns), end in zip(parts, ends, strict=True):
+            rows[place[end - len(who) : end]] = columns[name]
+    return ids[order], sorted_columns
