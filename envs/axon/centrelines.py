@@ -102,6 +102,14 @@ def length_of(points: FloatArray) -> float:
     return float(arc_lengths(points)[-1])
 
 
+def resampled(points: FloatArray, spacing_px: float = 1.0) -> FloatArray:
+    """A polyline (n, 2) with points about ``spacing_px`` of arc apart, its first and last kept: (m, 2)."""
+    along = arc_lengths(points)
+    count = max(round(float(along[-1]) / spacing_px), 1) + 1
+    places = np.linspace(0.0, along[-1], count)
+    return np.stack([np.interp(places, along, points[:, axis]) for axis in (0, 1)], axis=1)
+
+
 def read_centrelines(path: str | Path) -> Centrelines:
     """Read the branches of an image from .swc or .json.
 

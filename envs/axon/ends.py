@@ -32,7 +32,7 @@ def find_ends(image: NDArray[Any], *, min_strength: float = MIN_STRENGTH, min_le
     """Ends of the thin bright structures of an image.
 
     Args:
-        image: (H, W), 0 to 1, structures bright (`envs.axon.intensity.prepare`).
+        image: (H, W), 0 to 1, structures bright (`envs.axon.preparation.prepare`).
         min_strength: of the ridge somewhere along a structure (`envs.axon.ridges`, at 2 px); half of it elsewhere.
             A line of Gaussian profile reaches 0.3 to 0.4 of its brightness.
         min_length_px: pixels of the connected skeleton that an end belongs to.

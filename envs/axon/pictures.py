@@ -6,7 +6,7 @@
 | color | luminance 0.299 R + 0.587 G + 0.114 B, or one of the channels (fundus photographs: green is usual) |
 | a stack of planes | its maximum along the stack's axes, or its minimum (dark structures) |
 
-Intensities are put on a common scale later, by `envs.axon.intensity`.
+Intensities are put on a common scale later, by `envs.axon.preparation`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from medray.metrics.tracing import (
     score_traces,
     score_union,
     until_end,
+    until_length,
 )
 from medray.metrics.track_entropy import entropy_table
 
@@ -136,6 +137,13 @@ def test_a_branch_that_starts_beside_its_end_is_followed_around() -> None:
     closed = np.concatenate([ring, ring[:8]])
     cut = until_end(closed, closed[0] - [0.0, 2.0])
     assert len(ring) - 2 <= len(cut) <= len(ring) + 2
+
+
+def test_a_trace_is_judged_as_far_as_its_branch_is_long() -> None:
+    trace = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 9.0], [3.0, 10.0]])
+    assert until_length(trace, 10.0).tolist() == trace[:3].tolist()
+    assert until_length(trace, 9.9).tolist() == trace[:2].tolist()
+    assert until_length(trace, -1).tolist() == trace[:1].tolist()
 
 
 def test_entropy_on_and_off_track_by_hand() -> None:

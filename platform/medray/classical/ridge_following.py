@@ -24,7 +24,7 @@ from envs.axon.traces import Trace
 
 FloatArray = NDArray[np.float64]
 
-_SATURATION = 0.16  # ridge strength of an image from 0 to 1 that counts as certain
+_SATURATION = 0.12  # ridge strength of an image from 0 to 1 that counts as certain
 _SHARPNESS = 0.01  # rays whose scores differ by less than this share the turn
 _PROFILE_STEP_PX = 0.5
 
@@ -50,7 +50,7 @@ class FollowOptions:
     sigmas_px: tuple[float, ...] = (1.0, 1.5)
     step_px: float = 3.0
     fan_deg: float = 45.0
-    num_rays: int = 13
+    num_rays: int = 25
     look_px: int = 7
     turn_cost: float = 1.0
     reach_px: float = 2.5
@@ -75,7 +75,7 @@ def follow_ridges(
     """Follow the ridge that sets out from each start in its direction.
 
     Args:
-        image: (H, W), 0 to 1, structures bright (`envs.axon.intensity.prepare`).
+        image: (H, W), 0 to 1, structures bright (`envs.axon.preparation.prepare`).
         starts: (b, 2).
         headings: (b, 2) unit vectors.
         options: see there.

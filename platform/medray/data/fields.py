@@ -15,12 +15,14 @@ from medray.data.places import Place, StoredPath, version_of
 from medray.data.readers import (
     MESH_SUFFIXES,
     TABLE_SUFFIXES,
+    TRACE_SUFFIXES,
     locate,
     read_array,
     read_label,
     read_mesh,
     read_stored,
     read_table,
+    read_traces,
     read_vertex_label,
     read_volume,
     suffix_of,
@@ -28,13 +30,15 @@ from medray.data.readers import (
 from medray.errors import UserError
 from medray.storage import StorageError, is_url
 
-Kind = Literal["image", "channels", "label", "array", "table", "mesh", "vertex_label"]
+Kind = Literal["image", "channels", "label", "array", "table", "mesh", "vertex_label", "traces"]
 """How a file is read: `image` and `channels` (the last axis may be channels) by `read_volume`, `label` by `read_label`,
-`array` by `read_array`, `table` by `read_table`, `mesh` by `read_mesh`, `vertex_label` by `read_vertex_label`."""
+`array` by `read_array`, `table` by `read_table`, `mesh` by `read_mesh`, `vertex_label` by `read_vertex_label`,
+`traces` by `read_traces`."""
 
 _WINDOW = 1 << 20
 """Bytes taken from either end of a big file for its checksum."""
 _LABEL_NAMES = ("label", "labels", "seg", "segmentation", "mask", "masks", "lesion", "lesions", "instances")
+_TRACE_NAMES = ("centrelines", "centerlines", "traces")
 _ARRAY_NAMES = ("kspace", "points", "spectrum", "sampling")
 
 
@@ -44,6 +48,7 @@ _READERS: Mapping[str, Callable[[str | Path], Any]] = {
     "array": read_array,
     "mesh": read_mesh,
     "vertex_label": read_vertex_label,
+    "traces": read_traces,
 }
 
 
@@ -98,14 +103,16 @@ def ref_to(file: Place, kind: Kind, key: str = "") -> FileRef:
 def kind_of(field: str, path: str, kinds: Mapping[str, Kind] | None = None) -> Kind:
     """How a field is read: as the system says in ``kinds``, else by the field's name and the file's suffix.
 
-    STL, PLY, OBJ, OFF and XYZ are meshes; fields called label, mask, seg, lesion or instances, or ending in _label,
-    _mask or _seg, are label maps; JSON and CSV are tables; kspace, points, spectrum and sampling are arrays; everything
-    else is an image.
+    STL, PLY, OBJ, OFF and XYZ are meshes; SWC and fields called centrelines or traces are traces; fields called label,
+    mask, seg, lesion or instances, or ending in _label, _mask or _seg, are label maps; JSON and CSV are tables; kspace,
+    points, spectrum and sampling are arrays; everything else is an image.
     """
     if kinds and field in kinds:
         return kinds[field]
     if suffix_of(path) in MESH_SUFFIXES:
         return "mesh"
+    if suffix_of(path) in TRACE_SUFFIXES or field in _TRACE_NAMES:
+        return "traces"
     if suffix_of(path) in TABLE_SUFFIXES:
         return "table"
     if is_label_name(field):

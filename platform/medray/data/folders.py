@@ -5,6 +5,7 @@
 | `mr_images/a.nii.gz`, `mr_labels/a.nii.gz` | `mr/a`, modality mr |
 | `mr/a.nii.gz`, `mr_labels/a.nii.gz`; or `mr/images/a`, `mr/labels/a` | the same |
 | `images/a.png`, `labels/a.png` (or `masks/`, `instances/`) | `a` |
+| `images/a.png`, `centrelines/a.json` (or .swc); or `a.png`, `a.swc` side by side | `a` with the field centrelines |
 | `p07/t1.nii.gz`, `p07/flair.nii.gz`, `p07/label.nii.gz` | `t1/p07`, modality t1, patient p07 |
 | `p07/moving.nii.gz`, `p07/fixed.nii.gz`, `p07/fixed_label.nii.gz` | `p07` with those fields |
 | `study/series3/*.dcm`, at any depth | one per series; patients by a digest of their id |
@@ -23,13 +24,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medray.data.case import BadCase, Case
 from medray.data.fields import FileRef, Kind, is_label_name, kind_of, ref_to
 from medray.data.mesh_folders import find_meshes
 from medray.data.places import Place
-from medray.data.readers import MESH_SUFFIXES, is_image_name, stem_of, suffix_of
+from medray.data.readers import MESH_SUFFIXES, TRACE_SUFFIXES, is_image_name, stem_of, suffix_of
 from medray.errors import UserError
 from medray.storage import StorageError
 
@@ -38,7 +39,8 @@ LAYOUTS = (
     "patient with t1.nii.gz, flair.nii.gz, label.nii.gz; folders of DICOM slices; one folder per modality or class; "
     "name.nii.gz + name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
 )
-LABEL_FOLDERS = ("labels", "label", "masks", "mask", "segmentations", "seg", "instances")
+LABEL_FOLDERS = ("labels", "label", "masks", "mask", "segmentations", "seg", "instances", "vessels")
+TRACE_FOLDERS = ("centrelines", "centerlines", "traces", "swc")
 # fmt: off
 MODALITIES = frozenset({
     "ct", "cbct", "cta", "pet", "spect", "xray", "cxr", "us", "trus", "ultrasound", "mr", "mri", "mra", "he", "ihc",
@@ -169,8 +171,12 @@ def _match(root: Place, entries: Sequence[Place], kinds: Mapping[str, Kind] | No
     found = Found()
     for folder, files in images.items():
         names_modality = folder.name.lower() in MODALITIES
-        found.add(_paired(files, [], folder.name, "modality" if names_modality else "class"))
-    found.add(_paired([entry for entry in entries if entry.is_file() and is_image_name(entry)], [], "", ""))
+        inner = _paired(files, [], folder.name, "modality" if names_modality else "class")
+        _add_traces(inner, _traces(folder, TRACE_SUFFIXES), folder.name)
+        found.add(inner)
+    loose = _paired([entry for entry in entries if entry.is_file() and is_image_name(entry)], [], "", "")
+    _add_traces(loose, [entry for entry in entries if entry.is_file() and suffix_of(entry) in TRACE_SUFFIXES])
+    found.add(loose)
     return found
 
 
@@ -195,12 +201,32 @@ def _modality_folders(folders: Sequence[Place]) -> Found:
 
 
 def _plain_folders(folders: Sequence[Place]) -> Found:
-    """`images` + `labels` or `masks`."""
+    """`images` + `labels` or `masks`, `centrelines`."""
     by_name = {folder.name.lower(): folder for folder in folders}
     if "images" not in by_name:
         return Found()
-    labels = _first(by_name, LABEL_FOLDERS)
-    return _paired(_images(by_name["images"]), _images(labels) if labels else [], "", "")
+    labels, lines = _first(by_name, LABEL_FOLDERS), _first(by_name, TRACE_FOLDERS)
+    found = _paired(_images(by_name["images"]), _images(labels) if labels else [], "", "")
+    beside = _traces(by_name["images"], TRACE_SUFFIXES)
+    _add_traces(found, _traces(lines, (*TRACE_SUFFIXES, ".json")) if lines else beside)
+    return found
+
+
+def _traces(folder: Place, suffixes: Sequence[str]) -> list[Place]:
+    return [entry for entry in _entries(folder) if entry.is_file() and suffix_of(entry) in suffixes]
+
+
+def _add_traces(found: Found, files: Sequence[Place], folder: str = "") -> None:
+    """Give cases the centrelines of the same stem; report those without an image."""
+    places = {case.id: number for number, case in enumerate(found.cases)}
+    for path in files:
+        name = f"{folder}/{stem_of(path)}" if folder else stem_of(path)
+        if name not in places:
+            found.bad.append(BadCase(name, f"centrelines {path} have no image of the same name", str(path)))
+            continue
+        case = found.cases[places[name]]
+        fields = {**case.fields, "centrelines": ref_to(path, "traces")}
+        found.cases[places[name]] = replace(case, fields=fields)
 
 
 def _first(by_name: Mapping[str, Place], names: Iterable[str]) -> Place | None:

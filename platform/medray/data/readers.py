@@ -8,7 +8,8 @@
 | .png .tif .tiff .jpg .jpeg .bmp | `formats.raster` (rows, columns; 1 mm) |
 | .npy .npz .h5 .hdf5, with #key | `formats.arrays` (1 mm) |
 | .stl .ply .obj .off .xyz, .npz with vertices | `read_mesh`: surfaces and point clouds (`formats.mesh`) |
-| .json .csv .mat | `read_table`: points, centerlines, measurements |
+| .json .csv .mat | `read_table`: points, measurements |
+| .swc .json | `read_traces`: centrelines of thin structures |
 
 Importing this module loads none of the libraries behind it.
 """
@@ -43,6 +44,7 @@ _FORMATS: dict[str, str] = {
     **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5"), "arrays"),
 }
 TABLE_SUFFIXES = (".json", ".csv", ".mat")
+TRACE_SUFFIXES = (".swc",)
 MESH_SUFFIXES = (".stl", ".ply", ".obj", ".off", ".xyz")
 VERTEX_LABEL_SUFFIXES = (".json", ".npz", ".npy", ".csv", ".txt")
 KEYED = ("arrays", "dicom")
@@ -58,7 +60,8 @@ def suffix_of(path: str | Path | Place) -> str:
     ('.nii.gz', '.h5', '')
     """
     name = str(path).split("#", 1)[0].lower()
-    return next((suffix for suffix in (*_FORMATS, *TABLE_SUFFIXES, *MESH_SUFFIXES) if name.endswith(suffix)), "")
+    known = (*_FORMATS, *TABLE_SUFFIXES, *MESH_SUFFIXES, *TRACE_SUFFIXES)
+    return next((suffix for suffix in known if name.endswith(suffix)), "")
 
 
 def is_image_name(path: str | Path | Place) -> bool:
@@ -208,8 +211,28 @@ def read_vertex_label(path: str | Path) -> NDArray[np.int64]:
 
 
 @from_storage
+def read_traces(path: str | Path) -> dict[str, Any]:
+    """Read the centrelines of an image, SWC or JSON; see `medray.data.traces`.
+
+    Returns:
+        ``shape``, ``polarity`` (None where the file does not say) and ``branches``, each with ``type`` and ``points``.
+
+    Raises:
+        UserError: missing, damaged, or a branch that is not a list of at least two different points.
+    """
+    from envs.axon.centrelines import read_centrelines
+    from medray.data.traces import as_table
+
+    file, _ = locate(path)
+    try:
+        return as_table(read_centrelines(file))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+@from_storage
 def read_table(path: str | Path) -> Any:
-    """Read points, centerlines or measurements: JSON as parsed, columns of a CSV or matrices of a MATLAB file by name.
+    """Read points or measurements: JSON as parsed, columns of a CSV or matrices of a MATLAB file by name.
 
     A CSV column holds numbers where all its cells are numbers, else text.
 

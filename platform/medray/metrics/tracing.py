@@ -192,6 +192,16 @@ def until_end(trace: FloatArray, end: FloatArray, radius: float = COVERED_PX) ->
     return np.concatenate([head, last[None]])
 
 
+def until_length(trace: FloatArray, length_px: float) -> FloatArray:
+    """The points of a trace (n, 2) whose arc length from its start is at most ``length_px``; the start always.
+
+    A tracer that missed the end of a branch may go on forever, and its error then says when it was stopped rather than
+    how it traced. Comparisons here judge a trace only as far as its branch is long.
+    """
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(trace, axis=0).T))])
+    return trace[along <= max(length_px, 0.0)]
+
+
 def _spread(total: float, squares: float, count: int) -> float:
     """Standard deviation (population) from sums; nan where nothing was counted."""
     if not count:

@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 
 from envs.axon.centrelines import read_centrelines
 from envs.axon.ends import find_ends
-from envs.axon.intensity import prepare
 from envs.axon.pictures import read_picture
+from envs.axon.preparation import prepare
 
 Array = NDArray[np.float64]
 

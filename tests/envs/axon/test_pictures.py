@@ -12,8 +12,8 @@ from PIL import Image
 from skimage.filters import sato
 
 from envs.axon.field import field_of_view
-from envs.axon.intensity import polarity_of, prepare
 from envs.axon.pictures import plane_of, read_picture
+from envs.axon.preparation import polarity_of, prepare
 from envs.axon.ridges import find_ridges
 
 Array = NDArray[np.float32]
