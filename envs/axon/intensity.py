@@ -1,107 +1,22 @@
-"""Brightness on the scale the tracker knows: structures bright, from 0 to 1."""
+"""Gray values as trackers see them: 0 to 1, structures bright."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from envs.axon.field import Mask, field_of_view
-from envs.axon.pictures import check_plane
-from envs.axon.ridges import find_ridges
-
-FloatImage = NDArray[np.float32]
-Polarity = Literal["bright", "dark", "auto"]
-Intensity = Literal["percentile", "local"]
-
-_TOP_PERCENTILE = 99.5
-_BACKGROUND_PX, _SPREAD_PX = 10.0, 30.0
-_LOCAL_OFFSET, _LOCAL_GAIN = 0.2, 0.22
-_SPREAD_FLOOR = 0.5  # of the whole image's, so that an empty region does not turn into noise
-_RIDGE_SHARE = 98.0  # percentile of ridge strength at which the two polarities are compared
-_RIM_PX = 6
+PERCENTILE = 99.5
 
 
-def prepare(image: NDArray[Any], *, polarity: Polarity = "auto", intensity: Intensity = "percentile") -> FloatImage:
-    """An image as the tracker wants it.
-
-    A dark surround (`envs.axon.field`) counts as background, so that it makes no bright rim.
-
-    Args:
-        image: (H, W), any scale.
-        polarity: whether structures are brighter or darker than what is around them; ``auto`` takes the kind of ridge
-            that is stronger.
-        intensity: ``percentile`` (the paper's images) is linear: the lowest value becomes 0 and the 99.5th percentile
-            1, after inversion for dark structures. ``local`` subtracts a Gaussian mean (10 px) and divides by a
-            Gaussian standard deviation (30 px), then puts the background at about 0.15 and structures at 0.4 to 0.8:
-            for uneven light and for structures of very different contrast.
-
-    Returns:
-        (H, W) float32, 0 to 1, structures bright.
-
-    Raises:
-        ValueError: not (H, W), smaller than 21 x 21 px, the same value everywhere, or not finite.
-    """
-    check_plane(image)
-    plane = np.asarray(image, dtype=np.float32)
-    field = field_of_view(plane)
-    if (polarity if polarity != "auto" else polarity_of(plane, field)) == "dark":
-        plane = -plane
-    return _local(plane, field) if intensity == "local" else _by_percentile(plane, field)
-
-
-def by_percentile(image: NDArray[Any]) -> FloatImage:
-    """Divided by its 99.5th percentile and clipped to 0 .. 1, for images whose background is black already.
+def by_percentile(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Divided by its 99.5th percentile and clipped to 0 .. 1; structures must be bright already.
 
     Raises:
         ValueError: the image has no such percentile above 0: it is empty or black.
     """
-    top = float(np.percentile(image, _TOP_PERCENTILE)) if image.size else 0.0
+    top = float(np.percentile(image, PERCENTILE)) if image.size else 0.0
     if not top > 0:
         raise ValueError("the image is empty or black: its gray values do not reach above 0")
     return (np.asarray(image, np.float32) / np.float32(top)).clip(0, 1)
-
-
-def polarity_of(image: NDArray[Any], field: Mask | None = None) -> Literal["bright", "dark"]:
-    """Whether the thin structures of an image are bright or dark: which ridges are stronger at their 98th percentile.
-
-    A line answers at its middle with its own sign and beside it, at under half the strength, with the other.
-
-    Args:
-        image: (H, W).
-        field: pixels that count; by default those of `field_of_view`.
-    """
-    plane = np.asarray(image, dtype=np.float32)
-    inside = field_of_view(plane) if field is None else field
-    inner = ndimage.binary_erosion(inside, iterations=_RIM_PX, border_value=1)  # the rim itself answers like a line
-    inner = inner if inner.any() else inside
-    bright, dark = (
-        float(np.percentile(find_ridges(signed).strength[inner], _RIDGE_SHARE)) for signed in (plane, -plane)
-    )
-    return "dark" if dark > bright else "bright"
-
-
-def _by_percentile(plane: FloatImage, field: Mask) -> FloatImage:
-    values = plane[field]
-    low, high = float(values.min()), float(np.percentile(values, _TOP_PERCENTILE))
-    if high <= low:  # structures so sparse that the percentile is background
-        high = float(values.max())
-    scaled = np.clip((plane - low) / max(high - low, 1e-12), 0, 1)
-    return np.where(field, scaled, np.median(scaled[field])).astype(np.float32)
-
-
-def _local(plane: FloatImage, field: Mask) -> FloatImage:
-    weights = field.astype(np.float32)
-    deviation = (plane - _mean_in(plane, weights, _BACKGROUND_PX)) * weights
-    floor = _SPREAD_FLOOR * float(np.sqrt((deviation[field] ** 2).mean()))
-    spread = np.sqrt(_mean_in(deviation**2, weights, _SPREAD_PX))
-    # outside the field the deviation is 0, which is background
-    return np.clip(_LOCAL_OFFSET + _LOCAL_GAIN * deviation / np.maximum(spread, max(floor, 1e-12)), 0, 1)
-
-
-def _mean_in(values: FloatImage, weights: FloatImage, sigma: float) -> FloatImage:
-    """Gaussian mean over the pixels that count (normalized convolution)."""
-    total = ndimage.gaussian_filter(values * weights, sigma, truncate=3.0)
-    return np.asarray(total / np.maximum(ndimage.gaussian_filter(weights, sigma, truncate=3.0), 1e-6))

@@ -49,7 +49,8 @@ class AxonTrackerConfig(TrackingOptions, PPOSettings):
     hidden: int = 512
     """Units of the fully connected layer (paper 512)."""
     bf16: bool = False
-    """Both networks compute in bfloat16, 2.5 times as fast on CPUs that have it; what they answer is float32."""
+    """Both networks compute in bfloat16 wherever they are used, 2.5 times as fast on CPUs that have it; the answers are
+    float32. (--precision bf16 does so in updates only.)"""
     polarity: Literal["bright", "dark", "auto"] = "bright"
     """Whether structures are brighter (paper) or darker than their surroundings; auto looks at each image."""
     intensity: Literal["percentile", "local"] = "percentile"

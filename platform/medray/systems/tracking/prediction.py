@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from envs.axon.ends import find_ends
 from numpy.typing import NDArray
 
+from envs.axon.ends import find_ends
 from envs.axon.episodes import Beginning
-from envs.axon.intensity import FloatImage
+from envs.axon.preparation import FloatImage
 from envs.axon.ridges import find_ridges
 from envs.axon.scene import Scene
 from envs.axon.starts import Starts, read_starts, start_outside

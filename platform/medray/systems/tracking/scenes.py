@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.axon.centrelines import Branch, Centrelines
-from envs.axon.intensity import FloatImage, Intensity, Polarity, prepare
 from envs.axon.pictures import plane_of
+from envs.axon.preparation import FloatImage, Intensity, Polarity, prepare
 from envs.axon.scene import Scene, Scenes
 from medray.data.case import Case, Volume
 from medray.errors import UserError
@@ -43,7 +43,7 @@ def plane(volume: Volume) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How images become what trackers see; see `envs.axon.intensity.prepare`."""
+    """How images become what trackers see; see `envs.axon.preparation.prepare`."""
 
     polarity: Polarity
     intensity: Intensity
