@@ -17,6 +17,7 @@ from envs.axon.centrelines import Branch, Centrelines
 from envs.axon.generator import SETTINGS, SyntheticScenes
 from envs.axon.scene import Scene
 from medray.data.case import Case, FieldRef, Volume
+from medray.data.traces import as_table
 
 Setting = Literal["SI", "SI-RC", "SI-W", "SI-EN", "SI-SN", "shifted", "mixed"]
 _USUAL_PX = 128
@@ -68,13 +69,12 @@ class AxonCentreline:
 
     drawing: Drawing
 
-    def load(self) -> Centrelines:
-        """One branch, its points about 1 px apart."""
+    def load(self) -> dict[str, Any]:
+        """One branch, its points about 1 px apart, as `read_traces` gives it."""
         scene = _drawn(self.drawing)
         assert scene.centreline is not None
         branch = Branch(scene.centreline, "endpoint-endpoint")
-        size = self.drawing.size
-        return Centrelines((branch,), (size, size), "bright", f"phantom:axons {self.fingerprint()}")
+        return as_table(Centrelines((branch,), (self.drawing.size, self.drawing.size), "bright"))
 
     def fingerprint(self) -> str:
         """See `Drawing.fingerprint`."""

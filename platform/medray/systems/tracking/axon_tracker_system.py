@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from envs.axon.centrelines import point_outside
 from medray.data.case import BadCase, Case, Source, Splits
-from medray.data.fields import Kind
 from medray.data.splits import folds_by_patient, split_by_patient
+from medray.data.traces import centrelines_problem, picture_of
 from medray.errors import UserError
 from medray.system import (
     ClaimResult,
@@ -26,7 +25,6 @@ from medray.systems.tracking.axon_presets import PRESETS, VARIANTS
 from medray.systems.tracking.axon_tracker import AxonTrackerConfig
 from medray.systems.tracking.evaluation import evaluate
 from medray.systems.tracking.prediction import predict
-from medray.systems.tracking.scenes import centrelines_of, plane
 from medray.systems.tracking.training import train, train_with_folds
 
 _ALL = -1
@@ -41,7 +39,6 @@ class AxonTracker(System[AxonTrackerConfig]):
     optional_inputs = ("starts",)
     predict_suffix = ".swc"
     learning_signal = ("return_mean", "max")
-    field_kinds: ClassVar[Mapping[str, Kind]] = {"centrelines": "traces"}
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
 
@@ -54,8 +51,8 @@ class AxonTracker(System[AxonTrackerConfig]):
         found = []
         for case in cases:
             try:
-                lines, shape = centrelines_of(case), plane(case.volume("image")).shape
-                reason = point_outside(lines, shape) or ("" if lines.branches else "it has no centreline")
+                rows, columns = picture_of(case.volume("image")).shape
+                reason = centrelines_problem(case, (rows, columns))
             except UserError as error:
                 reason = str(error)
             if reason:

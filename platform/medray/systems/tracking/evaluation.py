@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from medray.data.case import Case
+from medray.data.traces import centrelines_of
 from medray.figures.tracing import animation_png, entropy_png, errors_png, traces_png
 from medray.system import Evaluation, Figure, Trained, Workbench
 from medray.systems.tracking.axon_tracker import AxonTrackerConfig
 from medray.systems.tracking.judging import Judged, judge, write_branches
-from medray.systems.tracking.scenes import Preparation, centrelines_of, cut_out
+from medray.systems.tracking.scenes import Preparation, cut_out
 from medray.systems.tracking.traced_cases import TracedCase, jobs_of, trace_cases
 
 _EXAMPLES = 3

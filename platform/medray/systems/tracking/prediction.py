@@ -20,6 +20,7 @@ from envs.axon.starts import Starts, read_starts, start_outside
 from envs.axon.traces import Trace, traces_as_json, traces_as_swc
 from medray.classical.ridge_following import follow_ridges
 from medray.data.readers import read_volume
+from medray.data.traces import pixel_size_mm
 from medray.data.writers import beside, write_bytes
 from medray.errors import UserError
 from medray.figures.tracing import overlay_png
@@ -27,7 +28,7 @@ from medray.metrics.tracing import covered, densified
 from medray.system import Prediction, PredictRequest, Trained
 from medray.systems.tracking.axon_tracker import AxonProblem, AxonTrackerConfig
 from medray.systems.tracking.policies import load_actor
-from medray.systems.tracking.scenes import WORLD_FORMATS, Preparation, plane
+from medray.systems.tracking.scenes import Preparation
 from medray.systems.tracking.stopping import Rules
 from medray.systems.tracking.tracing import follow
 
@@ -66,7 +67,7 @@ def predict(config: AxonTrackerConfig, trained: Trained, request: PredictRequest
         raise UserError(f"--out {request.out}: traces are written as .swc and .json")
     limits = _limits(request, trained.about.get("entropy_limit"))
     volume = read_volume(request.inputs[0])
-    image = Preparation(config.polarity, config.intensity).of(plane(volume))
+    image = Preparation(config.polarity, config.intensity).of(volume)
     starts, given = _starts(request.inputs[1:], image)
     began = time.perf_counter()
     traces = _trace(config, trained, image, starts, limits)
@@ -74,8 +75,8 @@ def predict(config: AxonTrackerConfig, trained: Trained, request: PredictRequest
         traces = without_repeats(traces)
     seconds = time.perf_counter() - began
     name = request.inputs[0].name
-    world = volume.header.get("format") in WORLD_FORMATS
-    size, unit = ((volume.spacing[0], volume.spacing[1]), "mm") if world else ((1.0, 1.0), "px")
+    plain = volume.header.get("format") in ("raster", "array")  # their pixels have no size
+    size, unit = ((1.0, 1.0), "px") if plain else (pixel_size_mm(volume), "mm")
     files = {
         "traces": write_bytes(request.out.with_suffix(".swc"), traces_as_swc(traces, image=name).encode()),
         "json": write_bytes(
@@ -156,7 +157,7 @@ def with_directions(starts: Starts, image: FloatImage) -> tuple[FloatArray, Floa
     Returns:
         points (m, 2), headings (m, 2) and the number of the start (m,) that each belongs to.
     """
-    known = np.isfinite(starts.headings).all(axis=1)
+    known = np.asarray(np.isfinite(starts.headings).all(axis=1))
     ridges = None if known.all() else find_ridges(image)
     points, headings, owner = [], [], []
     for number, (point, heading) in enumerate(zip(starts.points, starts.headings, strict=True)):

@@ -8,37 +8,18 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from envs.axon.centrelines import Branch, Centrelines
-from envs.axon.pictures import plane_of
+from envs.axon.centrelines import Branch
 from envs.axon.preparation import FloatImage, Intensity, Polarity, prepare
 from envs.axon.scene import Scene, Scenes
 from medray.data.case import Case, Volume
-from medray.errors import UserError
+from medray.data.traces import centrelines_of, picture_of
 
 MARGIN_PX = 40
 """Around a branch, on images that are larger."""
-WORLD_FORMATS = ("nifti", "itk", "dicom")
-"""Whose arrays have x along their first axis, and whose pixels have a size in mm."""
 _IMAGES_KEPT, _SCENES_KEPT = 32, 2048
 _SYMMETRIES = 8
 ValueT = TypeVar("ValueT")
-
-
-def plane(volume: Volume) -> NDArray[np.float32]:
-    """The image to track in, (H, W) with rows y and columns x: color as luminance, a stack as its maximum.
-
-    Volumes of scanners have x along their first axis; pictures and plain arrays have rows first.
-
-    Raises:
-        UserError: smaller than the tracker's window, constant, not finite, or with a strange number of channels.
-    """
-    spatial = "XYZ" if volume.header.get("format") in WORLD_FORMATS else "ZYX"[3 - volume.spatial_dims :]
-    try:
-        return plane_of(volume.array, axes="C" + spatial[: volume.spatial_dims], name=volume.source or "the image")
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -54,17 +35,12 @@ class Preparation:
         Raises:
             UserError: it cannot be tracked in.
         """
-        return self.of(plane(case.volume("image")))
+        return self.of(case.volume("image"))
 
-    def of(self, pixels: NDArray[np.float32]) -> FloatImage:
-        """The same of pixels (H, W)."""
-        return prepare(pixels, polarity=self.polarity, intensity=self.intensity)
-
-
-def centrelines_of(case: Case) -> Centrelines:
-    """The branches known of a case."""
-    found: Centrelines = case.load("centrelines")
-    return found
+    def of(self, volume: Volume) -> FloatImage:
+        """The same of an image or stack that has been read; dark structures are projected by the minimum."""
+        picture = picture_of(volume, projection="min" if self.polarity == "dark" else "max")
+        return prepare(picture, polarity=self.polarity, intensity=self.intensity)
 
 
 class CaseScenes:

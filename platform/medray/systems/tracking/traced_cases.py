@@ -18,17 +18,20 @@ from envs.axon.traces import Trace
 from medray.classical.minimal_path import minimal_paths
 from medray.classical.ridge_following import follow_ridges
 from medray.data.case import Case
-from medray.metrics.tracing import TraceScore, covered, distance_to_line, score_trace, until_end
+from medray.data.traces import centrelines_of
+from medray.metrics.tracing import TraceScore, covered, distance_to_line, score_trace, until_end, until_length
 from medray.system import Trained
 from medray.systems.tracking.axon_tracker import AxonProblem, AxonTrackerConfig
 from medray.systems.tracking.policies import load_actor
-from medray.systems.tracking.scenes import Preparation, centrelines_of
+from medray.systems.tracking.scenes import Preparation
 from medray.systems.tracking.stopping import Rules, stop_of
 from medray.systems.tracking.tracing import follow
 
 FloatArray = NDArray[np.float64]
 _GROUP = 32
 """Cases that are traced side by side."""
+_SLACK_PX = 3.0
+"""A trace may be this much longer than its branch."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class TracedCase:
         case: its id.
         truths: lines (m, 2) to follow.
         traces: one for each, as the paper ends them: at the branch's end or after so many steps.
-        ruled: the same, ended by the rules of a prediction where those end them earlier.
+        ruled: the same, ended by the rules of a prediction and, to be judged, where they are as long as the branch.
         seconds: what tracing took, by branch.
     """
 
@@ -104,11 +107,11 @@ def trace_cases(config: AxonTrackerConfig, job: Job) -> list[TracedCase]:
     else:
         traces = [_by_peer(config, scene, lines) for scene, lines in zip(scenes, branches, strict=True)]
     seconds = (time.perf_counter() - started) / sum(map(len, branches))
-    rules = Rules(entropy=job.entropy_limit) if config.method == "policy" else None
+    rules = Rules(entropy=job.entropy_limit) if config.method == "policy" else None  # peers stop by their own
     found = []
     for case, scene, lines, own in zip(job.cases, scenes, branches, traces, strict=True):
         ended = [_ended(trace, line) for trace, line in zip(own, lines, strict=True)]
-        ruled = [_ruled(trace, scene, rules) for trace in ended] if rules else ended
+        ruled = [_ruled(trace, line, scene, rules) for trace, line in zip(ended, lines, strict=True)]
         found.append(TracedCase(case.id, [line.points for line in lines], ended, ruled, seconds))
     return found
 
@@ -140,9 +143,9 @@ def _ended(trace: Trace, line: Branch) -> Trace:
     return Trace(points, entropy, trace.stopped if len(points) == len(trace.points) else "end reached")
 
 
-def _ruled(trace: Trace, scene: Scene, rules: Rules) -> Trace:
-    size = scene.image.shape[::-1]
-    stop = stop_of(trace.points, trace.entropy[:-1], size, rules)
-    if stop is None:
-        return trace
-    return Trace(trace.points[: stop.last + 1], trace.entropy[: stop.last + 1], stop.why)
+def _ruled(trace: Trace, line: Branch, scene: Scene, rules: Rules | None) -> Trace:
+    """A trace as a prediction ends it, judged no further than the branch is long: see `until_length`."""
+    stop = stop_of(trace.points, trace.entropy[:-1], scene.image.shape[::-1], rules) if rules else None
+    last = stop.last + 1 if stop else len(trace.points)
+    points = until_length(trace.points[:last], line.length_px + _SLACK_PX)
+    return Trace(points, trace.entropy[: len(points)], stop.why if stop else trace.stopped)
