@@ -32,7 +32,8 @@ class PPOSettings:
     episodes_per_iteration: int = 32
     """Complete episodes sampled in each round."""
     num_envs: int = 32
-    """Environments stepped together, in all sampling processes; not more than the episodes of a round are used."""
+    """Environments stepped together, in all sampling processes, not more than there are episodes. With fewer, those
+    that end early make room for the next episode; with as many, they idle until the longest has ended."""
     gamma: float = 0.99
     """Discount per step."""
     lambda_: float = 0.95

@@ -48,12 +48,12 @@ def test_density_integrates_to_one_and_entropy_and_divergence_agree(kind: Kind, 
     policy, other = (
         POLICIES[kind].from_logits(torch.tensor([values], dtype=torch.float64), LINE) for values in (logits, (0.1, 0.1))
     )
-    assert_close(integral(policy, torch.ones_like).item(), 1.0, atol=1e-5, rtol=0)
+    assert_close(integral(policy, torch.ones_like).item(), 1.0, atol=1e-4, rtol=0)
     entropy = integral(policy, lambda x: -policy.log_prob(x))
     assert_close(policy.box_entropy().item(), entropy.item(), atol=1e-4, rtol=0)
     assert_close(policy.entropy().item(), entropy.item() - torch.tensor(8.0).log().item(), atol=1e-4, rtol=0)
     divergence = integral(policy, lambda x: policy.log_prob(x) - other.log_prob(x))
-    assert_close(policy.kl(other).item(), divergence.item(), atol=1e-4, rtol=1e-4)
+    assert_close(policy.kl(other).item(), divergence.item(), atol=5e-4, rtol=0)
 
 
 def test_the_cards_scale_of_entropy_and_spread():

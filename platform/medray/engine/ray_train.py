@@ -25,6 +25,7 @@ from medray.engine.elastic import ElasticRun
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
+from medray.engine.reinforce import reinforce_precision
 from medray.engine.team import RayTeam
 from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run
 from medray.errors import UserError
@@ -150,12 +151,12 @@ class RayWorkbench(InProcessWorkbench):
 
         from medray.rl.crew import CrewOnRay
 
-        options = self.options
+        options, precision = self.options, reinforce_precision(self.options)
         wait_for_resources(options)
 
         def make_crew() -> CrewOnRay:
             return CrewOnRay(problem, self.seed, num_runners=options.num_workers, max_restarts=options.max_failures,
-                             use_gpu=options.use_gpu)  # fmt: skip
+                             use_gpu=options.use_gpu, precision=precision)  # fmt: skip
 
         for attempt in itertools.count():
             try:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from medray.engine.divergence import Diverged
 from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings
 from medray.engine.metrics_log import MetricsLog
+from medray.engine.options import LoopOptions
 from medray.engine.seeding import seed_everything
 from medray.engine.snapshot import copied
 from medray.engine.writer import CheckpointWriter
+from medray.errors import UserError
 from medray.learner import seed_of
 from medray.nn.weights import load_network
 from medray.policy import PolicyProblem
@@ -32,6 +34,17 @@ if TYPE_CHECKING:  # importing RLlib takes seconds
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
     from medray.rl.crew import Crew
+
+
+def reinforce_precision(options: LoopOptions) -> Literal["fp32", "bf16"]:
+    """The arithmetic that the options ask for.
+
+    Raises:
+        UserError: it is fp16, whose narrow range would need its losses scaled.
+    """
+    if options.precision == "fp16":
+        raise UserError("--precision fp16 is not for reinforcement learning; take bf16 or fp32")
+    return options.precision
 
 
 @dataclass

@@ -112,7 +112,7 @@ def _values(module: ActorCriticModule, obs: dict[str, Tensor]) -> np.ndarray:
             module.compute_values({Columns.OBS: {name: column[start : start + _CHUNK] for name, column in obs.items()}})
             for start in range(0, total, _CHUNK)
         ]
-    return torch.cat(parts).cpu().numpy()
+    return torch.cat(parts).float().cpu().numpy()
 
 
 def _steps(lengths: Sequence[int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from gymnasium.vector import VectorEnv
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -11,6 +11,7 @@ from ray.tune.registry import register_env
 from medray.policy import PolicyProblem
 from medray.rl.learner import EpisodeLearner
 from medray.rl.module import module_spec
+from medray.rl.precision import Precision
 from medray.rl.runner import RoundRunner
 
 _ENV = "medray-policy-problem"
@@ -22,7 +23,7 @@ def ppo_config(
     seed: int,
     num_runners: int = 0,
     use_gpu: bool = False,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
 ) -> PPOConfig:
     """Everything RLlib needs, whether its `Algorithm` drives it or the engine does.
 
@@ -31,7 +32,7 @@ def ppo_config(
         seed: decides every draw.
         num_runners: processes that sample; 0 samples in this one.
         use_gpu: learn on a GPU.
-        precision: arithmetic of the networks' forward passes in the update; policies and losses stay in float32.
+        precision: arithmetic of the networks' forward passes; distributions and losses stay in float32.
     """
     settings = problem.settings
     share = -(-settings.episodes_per_iteration // max(num_runners, 1))

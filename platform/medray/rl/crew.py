@@ -12,6 +12,7 @@ from torch import Tensor
 from medray.policy import PolicyProblem
 from medray.rl.config import ppo_config
 from medray.rl.learner import EpisodeLearner
+from medray.rl.precision import Precision
 from medray.rl.runner import RoundRunner
 
 
@@ -37,8 +38,8 @@ class Crew(Protocol):
 class CrewHere:
     """One env runner and the learner, in this process. Needs no Ray cluster."""
 
-    def __init__(self, problem: PolicyProblem, seed: int) -> None:
-        config = ppo_config(problem, seed=seed)
+    def __init__(self, problem: PolicyProblem, seed: int, *, precision: Precision = "fp32") -> None:
+        config = ppo_config(problem, seed=seed, precision=precision)
         self._num_episodes = problem.settings.episodes_per_iteration
         self._runner = RoundRunner(config=config, worker_index=0)
         self._learner: EpisodeLearner = config.build_learner()
@@ -73,14 +74,22 @@ class CrewOnRay:
         num_runners: actors that sample, with a core each.
         max_restarts: how often a lost runner is replaced; -1 always.
         use_gpu: learn in an actor with a GPU, else in this process.
+        precision: of the networks' forward passes.
     """
 
     def __init__(
-        self, problem: PolicyProblem, seed: int, *, num_runners: int, max_restarts: int = 3, use_gpu: bool = False
+        self,
+        problem: PolicyProblem,
+        seed: int,
+        *,
+        num_runners: int,
+        max_restarts: int = 3,
+        use_gpu: bool = False,
+        precision: Precision = "fp32",
     ) -> None:
         import ray
 
-        config = ppo_config(problem, seed=seed, num_runners=num_runners, use_gpu=use_gpu)
+        config = ppo_config(problem, seed=seed, num_runners=num_runners, use_gpu=use_gpu, precision=precision)
         actor = ray.remote(num_cpus=1, max_restarts=max_restarts, max_task_retries=-1)(RoundRunner)
         self._runners = [actor.remote(config=config, worker_index=1 + index) for index in range(num_runners)]
         even, more = divmod(problem.settings.episodes_per_iteration, num_runners)

@@ -21,6 +21,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from medray.learner import seed_of
 from medray.policy import PolicyProblem
+from medray.rl.precision import bf16
 from medray.rl.rounds import Recorder
 
 
@@ -96,7 +97,8 @@ class RoundRunner(SingleAgentEnvRunner):
 
     def _choose(self, obs: dict[str, np.ndarray], explore: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         tensors = {name: torch.from_numpy(value).to(self._device) for name, value in obs.items()}
-        logits = self.module.forward_exploration({Columns.OBS: tensors})[Columns.ACTION_DIST_INPUTS]
+        with bf16(self._device.type, self.config.env_config["precision"]):
+            logits = self.module.forward_exploration({Columns.OBS: tensors})[Columns.ACTION_DIST_INPUTS].float()
         policy = self.problem.policy(logits)
         action = policy.sample() if explore else policy.deterministic
         columns = {Columns.ACTION_DIST_INPUTS: logits, Columns.ACTION_LOGP: policy.log_prob(action)}
