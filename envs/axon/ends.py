@@ -25,6 +25,7 @@ MIN_STRENGTH = 0.16
 MIN_LENGTH_PX = 30
 _LOW = 0.5  # of the least strength: where a structure that is strong enough somewhere goes on
 _SPUR_PX = 10  # an end that meets a fork sooner is the skeleton's own; also where the heading is taken
+_RAYS = 32
 _AROUND = np.ones((3, 3), dtype=bool)
 
 
@@ -53,6 +54,25 @@ def find_ends(image: NDArray[Any], *, min_strength: float = MIN_STRENGTH, min_le
         np.array([path[0][::-1] for path in ends], dtype=np.float64),
         steps / np.maximum(np.hypot(*steps.T), 1e-9)[:, None],
     )
+
+
+def with_headings(image: NDArray[Any], starts: Starts) -> Starts:
+    """Start points that all have a heading: where none was given, along the strongest ridge that sets out from there.
+
+    Of 32 rays of 10 px around the point that with the largest mean ridge strength is taken. From a point amid a
+    structure that is one of its two ways.
+
+    Args:
+        image: (H, W), 0 to 1, structures bright.
+        starts: headings that are not nan are kept.
+    """
+    strength = find_ridges(image, (SIGMA_PX,)).strength
+    angles = np.arange(_RAYS) * 2 * np.pi / _RAYS
+    rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    places = starts.points[:, None, None] + np.arange(1, _SPUR_PX + 1)[:, None] * rays[:, None]  # (n, rays, px, 2)
+    along = ndimage.map_coordinates(strength, [places[..., 1], places[..., 0]], order=1, mode="constant")
+    strongest = rays[along.mean(axis=2).argmax(axis=1)]
+    return Starts(starts.points, np.where(np.isnan(starts.headings), strongest, starts.headings))
 
 
 def _skeleton(strength: NDArray[np.float32], min_strength: float, min_length_px: int) -> Mask:

@@ -35,9 +35,9 @@ from medray.errors import UserError
 from medray.storage import StorageError
 
 LAYOUTS = (
-    "mr_images/ + mr_labels/; mr/ + mr_labels/; mr/images/ + mr/labels/; images/ + labels/ (or masks/); one folder per "
-    "patient with t1.nii.gz, flair.nii.gz, label.nii.gz; folders of DICOM slices; one folder per modality or class; "
-    "name.nii.gz + name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
+    "mr_images/ + mr_labels/; mr/ + mr_labels/; mr/images/ + mr/labels/; images/ + labels/ (or masks/, centrelines/); "
+    "one folder per patient with t1.nii.gz, flair.nii.gz, label.nii.gz; folders of DICOM slices; one folder per "
+    "modality or class; name.nii.gz + name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
 )
 LABEL_FOLDERS = ("labels", "label", "masks", "mask", "segmentations", "seg", "instances", "vessels")
 TRACE_FOLDERS = ("centrelines", "centerlines", "traces", "swc")

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from envs.axon.centrelines import read_centrelines
-from envs.axon.ends import find_ends
+from envs.axon.ends import find_ends, with_headings
 from envs.axon.pictures import read_picture
 from envs.axon.preparation import prepare
+from envs.axon.starts import Starts
 
 Array = NDArray[np.float64]
 
@@ -61,6 +62,16 @@ def test_the_stronger_structure_comes_first_and_short_ones_do_not_count() -> Non
     assert (starts.points[:2, 1] < 75).all()
     assert (starts.points[2:, 1] > 75).all()
     assert len(find_ends(image, min_length_px=150)) == 0
+
+
+def test_a_missing_heading_points_along_the_structure() -> None:
+    curve = _wave(np.linspace(25, 130, 600), 70)
+    given = [[0.0, -1.0], [np.nan, np.nan], [np.nan, np.nan]]
+    starts = with_headings(_drawn(curve), Starts(curve[[0, 0, -1]], np.array(given)))
+    assert starts.headings[0].tolist() == given[0]
+    for heading, end, inner in zip(starts.headings[1:], curve[[0, -1]], curve[[55, -56]], strict=True):
+        assert heading @ (inner - end) / np.hypot(*(inner - end)) > 0.95
+    assert np.hypot(*starts.headings.T) == pytest.approx(1)
 
 
 def test_noise_has_no_ends() -> None:

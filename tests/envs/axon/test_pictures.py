@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from skimage.filters import sato
 
 from envs.axon.field import field_of_view
@@ -168,3 +170,39 @@ def test_thin_structures_and_uneven_light_are_no_field() -> None:
     glow = np.exp(-((ROWS - 60) ** 2 + (COLUMNS - 70) ** 2) / (2 * 35**2))
     assert field_of_view(glow).all()
     assert field_of_view(1 - _line()).all()
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["drive_01", "drive_08", "drive_13"])
+def test_a_fundus_photograph(real_data: Path, name: str) -> None:
+    folder = real_data / "retina_drive"
+    if not folder.is_dir():
+        pytest.skip(f"{real_data} has no retina_drive")
+    image = read_picture(folder / "images" / f"{name}.png")
+    vessels = read_picture(folder / "vessels" / f"{name}.png") > 0
+    field = field_of_view(image)
+    assert polarity_of(image, field) == "dark"
+    assert 0.6 < field.mean() < 0.75
+    assert (vessels & field).sum() > 0.97 * vessels.sum()
+    prepared = prepare(image, intensity="local")
+    beside = ~ndimage.binary_dilation(vessels, iterations=2)
+    rim = field & ~ndimage.binary_erosion(field, iterations=6) & beside
+    assert 0.08 < prepared[field & beside].mean() < 0.2
+    assert prepared[rim].mean() < 0.25
+    assert np.ptp(prepared[~field]) == 0
+    assert 0.4 < np.median(prepared[vessels & field]) < 0.8
+
+
+@pytest.mark.real_data
+def test_a_stack_of_a_neuron(real_data: Path, tmp_path: Path) -> None:
+    packed = real_data / "neuron_stack" / "neuron.tif.zip"
+    if not packed.is_file():
+        pytest.skip(f"{real_data} has no neuron_stack")
+    with zipfile.ZipFile(packed) as archive:
+        image = read_picture(archive.extract(archive.namelist()[0], tmp_path))
+    assert image.shape == (415, 409)  # 119 planes
+    assert polarity_of(image) == "bright"
+    assert field_of_view(image).all()
+    prepared = prepare(image, intensity="local")
+    assert np.median(prepared[image > 200]) > 0.6
+    assert np.median(prepared[image == 0]) <= 0.2
