@@ -49,8 +49,8 @@ class AxonTrackerConfig(TrackingOptions, PPOSettings):
     hidden: int = 512
     """Units of the fully connected layer (paper 512)."""
     bf16: bool = False
-    """Both networks compute in bfloat16 wherever they are used, 2.5 times as fast on CPUs that have it; the answers are
-    float32. (--precision bf16 does so in updates only.)"""
+    """Both networks compute in bfloat16, 2.5 times as fast on CPUs that have it: as --precision bf16, which a preset
+    cannot set, and in tracing too."""
     polarity: Literal["bright", "dark", "auto"] = "bright"
     """Whether structures are brighter (paper) or darker than their surroundings; auto looks at each image."""
     intensity: Literal["percentile", "local"] = "percentile"

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.axon.ends import find_ends
+from envs.axon.ends import find_ends, with_headings
 from envs.axon.episodes import Beginning
 from envs.axon.preparation import FloatImage
-from envs.axon.ridges import find_ridges
 from envs.axon.scene import Scene
 from envs.axon.starts import Starts, read_starts, start_outside
 from envs.axon.traces import Trace, traces_as_json, traces_as_swc
@@ -38,7 +37,6 @@ SHORT_PX = 8.0
 """A trace in a guessed direction that ends sooner has found nothing."""
 _SAME_PX, _SAME_SHARE = 2.0, 0.8
 """A trace that lies this near to a longer one over so much of its length is the same structure."""
-_NEAR_PX = 2
 _MAX_STEPS = 1000
 _OPTIONS = ("steps", "entropy")
 _UNKNOWN = np.full(2, np.nan)
@@ -131,7 +129,7 @@ def _starts(files: Sequence[Path], image: FloatImage) -> tuple[Starts, bool]:
 def _trace(
     config: AxonTrackerConfig, trained: Trained, image: FloatImage, starts: Starts, limits: Limits
 ) -> list[Trace]:
-    """From every start: one trace where the direction is known, else those of the two along the ridge that lead on."""
+    """From every start one trace where the direction is known, else those of both ways along the ridge that lead on."""
     points, headings, owner = with_directions(starts, image)
     if config.method == "minimal_path":
         raise UserError("minimal_path needs both ends of a structure; predict with ridge_following or with the policy")
@@ -152,29 +150,18 @@ def _trace(
 
 
 def with_directions(starts: Starts, image: FloatImage) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
-    """Every start with a direction: its own, or both along the strongest ridge within 2 px.
+    """Every start with a direction: its own, or the way of the strongest ridge that sets out from it, and back.
 
     Returns:
         points (m, 2), headings (m, 2) and the number of the start (m,) that each belongs to.
     """
-    known = np.asarray(np.isfinite(starts.headings).all(axis=1))
-    ridges = None if known.all() else find_ridges(image)
-    points, headings, owner = [], [], []
-    for number, (point, heading) in enumerate(zip(starts.points, starts.headings, strict=True)):
-        if known[number]:
-            ways = [heading]
-        else:
-            assert ridges is not None
-            column, row = np.rint(point).astype(int)
-            low_y, low_x = max(row - _NEAR_PX, 0), max(column - _NEAR_PX, 0)
-            near = ridges.strength[low_y : row + _NEAR_PX + 1, low_x : column + _NEAR_PX + 1]
-            y, x = divmod(int(near.argmax()), near.shape[1])
-            along = ridges.direction[:, low_y + y, low_x + x].astype(np.float64)
-            ways = [along, -along]
-        points += [point] * len(ways)
-        headings += ways
-        owner += [number] * len(ways)
-    return np.array(points), np.array(headings), np.array(owner, np.intp)
+    guessed = np.flatnonzero(~np.isfinite(starts.headings).all(axis=1))
+    headings = with_headings(image, starts).headings if len(guessed) else starts.headings
+    return (
+        np.concatenate([starts.points, starts.points[guessed]]),
+        np.concatenate([headings, -headings[guessed]]),
+        np.concatenate([np.arange(len(starts)), guessed]),
+    )
 
 
 def plausible(traces: Sequence[Trace]) -> list[Trace]:

@@ -151,7 +151,7 @@ class _Chunk:
     def _stop(self, tracker: int, step: int) -> Trace | None:
         assert self.rules is not None
         path, entropy = self.points[: step + 1, tracker], self.entropy[:step, tracker]
-        stop = stop_of(path, entropy, self.sizes[tracker], self.rules)
+        stop = stop_of(path, entropy, self.sizes[tracker], self.rules, since=max(0, step - _LOOK_EVERY))
         return self._trace(tracker, stop.last, stop.why) if stop else None
 
     def _trace(self, tracker: int, last: int, why: str) -> Trace:
