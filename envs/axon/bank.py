@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,19 +14,20 @@ class SceneBank:
     """Scenes by slot. Trackers in the same scene share a slot; a slot that nobody uses is given to the next scene.
 
     Attributes:
-        images: (slots, H, W) float32, every scene padded with zeros.
+        images: for each blur, (slots, H, W) float32, every scene padded with zeros.
         guides: the same for the centreline image; zeros where a scene has no centreline.
         distances: the same for the distance to the centreline, px, up to 12.
         margin: zeros around each scene, px.
     """
 
-    def __init__(self, scenes: Scenes, margin: int, centreline_px: float) -> None:
+    def __init__(self, scenes: Scenes, margin: int, centreline_px: float, blurs: Sequence[float] = (0.0,)) -> None:
         if not len(scenes):
             raise ValueError("there is no scene to track in")
         self.scenes = scenes
         self.margin = margin
         self._line = centreline_px
-        self.images = np.zeros((0, 0, 0), np.float32)
+        self._blurs = tuple(blurs)
+        self.images = [np.zeros((0, 0, 0), np.float32) for _ in self._blurs]
         self.guides = np.zeros((0, 0, 0), np.float32)
         self.distances = np.zeros((0, 0, 0), np.float32)
         self.held: list[Scene | None] = []
@@ -57,28 +60,32 @@ class SceneBank:
         self._slot_of.pop(self._scene_in[slot], None)
         self._slot_of[index], self._scene_in[slot], self.held[slot] = slot, index, scene
         inner = (slot, slice(self.margin, height - self.margin), slice(self.margin, width - self.margin))
-        for store in (self.images, self.guides):
+        for store in (*self.images, self.guides):
             store[slot] = 0
         self.distances[slot] = FAR_PX
-        self.images[inner] = scene.image
+        for images, blur in zip(self.images, self._blurs, strict=True):
+            images[inner] = scene.blurred(blur)
         if scene.centreline is not None:
             self.distances[inner] = scene.distance
             self.guides[inner] = _guide(scene.distance, self._line)
         return slot
 
     def _make_room(self, slots: int, height: int, width: int) -> None:
-        have = self.images.shape
+        have = self.guides.shape
         if slots <= have[0] and height <= have[1] and width <= have[2]:
             return
         count = max(have[0], 8)
         while count < slots:
             count *= 2
         shape = (count, max(have[1], height), max(have[2], width))
-        for name in ("images", "guides", "distances"):
-            old: NDArray[np.float32] = getattr(self, name)
-            new = np.zeros(shape, np.float32)
-            new[: have[0], : have[1], : have[2]] = old
-            setattr(self, name, new)
+        self.images = [_grown(images, shape) for images in self.images]
+        self.guides, self.distances = _grown(self.guides, shape), _grown(self.distances, shape)
+
+
+def _grown(old: NDArray[np.float32], shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    new = np.zeros(shape, np.float32)
+    new[: old.shape[0], : old.shape[1], : old.shape[2]] = old
+    return new
 
 
 def _guide(distance: NDArray[np.float32], profile_px: float) -> NDArray[np.float32]:

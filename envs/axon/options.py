@@ -33,6 +33,9 @@ class TrackingOptions:
     """Standard deviation of the Gaussian profile in the centreline image; 0 is a line one pixel wide."""
     scales: tuple[float, ...] = (1.0, 2.0)
     """Sample spacing of the image views, px: full resolution, and twice the window at half of it."""
+    wide_blur: float = 0.0
+    """Gaussian blur of the image before a view at a spacing above 1 px is sampled, as a fraction of that spacing; about
+    half of it keeps thin lines and their noise from slipping between the samples. 0 samples the image as it is."""
     history: bool = True
     """Whether one view shows the path travelled. Without it the view is there and empty."""
     heading: bool = True
@@ -51,6 +54,8 @@ class TrackingOptions:
         for name in ("max_step_px", "max_steps", "reach_px", "view_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}")
+        if self.wide_blur < 0:
+            raise ValueError(f"wide_blur is 0 or more, got {self.wide_blur}")
         if not 0 <= self.lost_px <= 12:
             raise ValueError(f"lost_px is 0 (never) to 12, got {self.lost_px}")
         if not 1 <= len(self.scales) <= 2 or min(self.scales) <= 0:

@@ -56,6 +56,14 @@ class Scene:
         return line_map(self.centreline, self.image.shape).distance
 
 
+    def blurred(self, sigma_px: float) -> NDArray[np.float32]:
+        """The image under a Gaussian; remembered."""
+        kept: dict[float, NDArray[np.float32]] = self.__dict__.setdefault("_blurred", {})
+        if sigma_px not in kept:
+            kept[sigma_px] = ndimage.gaussian_filter(self.image, sigma_px) if sigma_px else self.image
+        return kept[sigma_px]
+
+
 class Scenes(Protocol):
     """A set of scenes to draw episodes from: a list, or one that makes or reads them when asked."""
 

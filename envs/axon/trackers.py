@@ -52,7 +52,8 @@ class Trackers:
     def __init__(self, scenes: Scenes, count: int, options: TrackingOptions) -> None:
         self.options = options
         reach = max(options.scales) * options.view_scale * (WINDOW_PX // 2)
-        self.bank = SceneBank(scenes, int(np.ceil(reach)) + 2, options.centreline_px)
+        blurs = [options.wide_blur * spacing if spacing > 1 else 0.0 for spacing in options.scales]
+        self.bank = SceneBank(scenes, int(np.ceil(reach)) + 2, options.centreline_px, blurs)
         self.position = np.full((count, 2), np.nan)
         self.end = np.full((count, 2), np.nan)
         self.steps = np.zeros(count, np.intp)
@@ -108,9 +109,9 @@ class Trackers:
             worst = int(outside.argmax())
             (x, y), (width, height) = starts[worst], self._size[which[worst]]
             raise ValueError(f"the start point x={x:g}, y={y:g} is outside its {width:g} x {height:g} px image")
-        if self._paths.shape[1:] != self.bank.images.shape[1:]:
+        if self._paths.shape[1:] != self.bank.guides.shape[1:]:
             old = self._paths
-            self._paths = np.zeros((len(self), *self.bank.images.shape[1:]), np.uint8)
+            self._paths = np.zeros((len(self), *self.bank.guides.shape[1:]), np.uint8)
             self._paths[:, : old.shape[1], : old.shape[2]] = old
         self._paths[which] = 0
         known = np.all(np.isfinite(headings), axis=1)
@@ -191,12 +192,12 @@ class Trackers:
         """Take this time step's views of the trackers ``which``; the first fills all four."""
         bank, options = self.bank, self.options
         centres, slot = self.position[which] + bank.margin, self._slot[which]
-        width = bank.images.shape[2]
+        width = bank.guides.shape[2]
         frame = np.zeros((len(which), 3, WINDOW_PX, WINDOW_PX), np.float32)
         near = Windows(centres, options.scales[0] * options.view_scale, width)
-        frame[:, 0] = near.cut(bank.images, slot)
+        frame[:, 0] = near.cut(bank.images[0], slot)
         if len(options.scales) > 1:
-            frame[:, 1] = Windows(centres, options.scales[1] * options.view_scale, width).cut(bank.images, slot)
+            frame[:, 1] = Windows(centres, options.scales[1] * options.view_scale, width).cut(bank.images[1], slot)
         if options.history:
             frame[:, 2] = near.cut(self._paths, which)
         guide = near.cut(bank.guides, slot)

@@ -139,7 +139,6 @@ def test_bfloat16_rounds_alike_when_sampling_and_learning():
     config = ppo_config(ChaseProblem(lr=1e-30, weight_decay=0.0, num_epochs=1), seed=0, precision="bf16")
     learner, sampler = config.build_learner(), RoundRunner(config=config, worker_index=0)
     rounded = learner.learn(sampler.play(0, 0, 6, learner.actor_weights()), iteration=0, seed=0)
-    assert rounded["kl"] < 1e-6
-    assert rounded["clip_fraction"] == 0
+    assert rounded["kl"] == pytest.approx(0, abs=1e-9)
     exact = RoundRunner(config=ppo_config(ChaseProblem(), seed=0), worker_index=0)
-    assert learner.learn(exact.play(0, 0, 6, learner.actor_weights()), iteration=0, seed=0)["kl"] > 1e-6
+    assert learner.learn(exact.play(0, 0, 6, learner.actor_weights()), iteration=0, seed=0)["kl"] > 1e-9
