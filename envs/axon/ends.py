@@ -3,6 +3,10 @@
 Ridges are thresholded with hysteresis and thinned to one pixel; a pixel of that skeleton with a single neighbor is an
 end, unless the skeleton forks within 10 px. Its heading points along the skeleton into the structure. Short pieces are
 noise or gaps and do not count.
+
+On 16 DRIVE photographs (intensity "local") it finds 94 ends per image. Of the 568 free ends of drawn branches, which
+are where an annotator could see a fading vessel no longer, 25 % have one within 5 px and 41 % within 10 px, with a
+heading within 45 degrees for 90 % of those; 43 % of all ends found lie on a drawn branch.
 """
 
 from __future__ import annotations

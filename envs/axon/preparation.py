@@ -22,6 +22,7 @@ _LOCAL_OFFSET, _LOCAL_GAIN = 0.2, 0.22
 _SPREAD_FLOOR = 0.5  # of the whole image's, so that an empty region does not turn into noise
 _RIDGE_SHARE = 98.0  # percentile of ridge strength at which the two polarities are compared
 _RIM_PX = 6
+_FADE_PX = 4.0
 
 
 def prepare(image: NDArray[Any], *, polarity: Polarity = "auto", intensity: Intensity = "percentile") -> FloatImage:
@@ -77,7 +78,7 @@ def _by_percentile(plane: FloatImage, field: Mask) -> FloatImage:
     if high <= low:  # structures so sparse that the percentile is background
         high = float(values.max())
     scaled = np.clip((plane - low) / max(high - low, 1e-12), 0, 1)
-    return np.where(field, scaled, np.median(scaled[field])).astype(np.float32)
+    return _faded(scaled, field, float(np.median(scaled[field])))
 
 
 def _local(plane: FloatImage, field: Mask) -> FloatImage:
@@ -85,8 +86,17 @@ def _local(plane: FloatImage, field: Mask) -> FloatImage:
     deviation = (plane - _mean_in(plane, weights, _BACKGROUND_PX)) * weights
     floor = _SPREAD_FLOOR * float(np.sqrt((deviation[field] ** 2).mean()))
     spread = np.sqrt(_mean_in(deviation**2, weights, _SPREAD_PX))
-    # outside the field the deviation is 0, which is background
-    return np.clip(_LOCAL_OFFSET + _LOCAL_GAIN * deviation / np.maximum(spread, max(floor, 1e-12)), 0, 1)
+    scaled = _LOCAL_OFFSET + _LOCAL_GAIN * deviation / np.maximum(spread, max(floor, 1e-12))
+    return _faded(np.clip(scaled, 0, 1), field, _LOCAL_OFFSET)
+
+
+def _faded(scaled: FloatImage, field: Mask, background: float) -> FloatImage:
+    """Background outside the field, reached within some pixels: a step at the border would look like a ridge."""
+    if field.all():
+        return scaled.astype(np.float32)
+    # twice a Gaussian's share of the field is 1 at a straight border and falls to 0
+    around = 2 * ndimage.gaussian_filter((scaled - background) * field, _FADE_PX)
+    return np.where(field, scaled, np.clip(background + around, 0, 1)).astype(np.float32)
 
 
 def _mean_in(values: FloatImage, weights: FloatImage, sigma: float) -> FloatImage:
