@@ -50,11 +50,10 @@ class Scene:
 
     @cached_property
     def distance(self) -> NDArray[np.float32]:
-        """(H, W) distance of every pixel to the centreline, px, up to `FAR_PX`; that everywhere without a centreline."""
+        """(H, W) distance of every pixel to the centreline, px, up to `FAR_PX`; that everywhere without one."""
         if self.centreline is None:
             return np.full(self.image.shape, FAR_PX, np.float32)
         return line_map(self.centreline, self.image.shape).distance
-
 
     def blurred(self, sigma_px: float) -> NDArray[np.float32]:
         """The image under a Gaussian; remembered."""
