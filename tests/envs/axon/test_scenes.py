@@ -77,7 +77,7 @@ def test_a_slot_goes_to_the_next_scene_once_nobody_uses_it() -> None:
     bank.leave(first)
     third = bank.enter(2)
     assert third == first != second
-    stored = bank.images[third]
+    stored = bank.images[0][third]
     np.testing.assert_allclose(stored[3:13, 3:15], 0.3)
     assert stored.sum() == pytest.approx(0.3 * 120, rel=1e-5)  # nothing is left of the larger image
     assert bank.enter(0) not in (second, third)
@@ -97,8 +97,8 @@ def test_more_and_larger_scenes_make_room_and_keep_the_others() -> None:
     slots = [bank.enter(scene) for scene in range(10)]
     assert len(set(slots)) == 10
     for scene, slot in enumerate(slots[:9]):
-        np.testing.assert_allclose(bank.images[slot][2:12, 2:12], 0.1 * (scene + 1), rtol=1e-6)
-    assert bank.images.shape[1:] == (44, 34)
+        np.testing.assert_allclose(bank.images[0][slot][2:12, 2:12], 0.1 * (scene + 1), rtol=1e-6)
+    assert bank.images[0].shape[1:] == bank.distances.shape[1:] == (44, 34)
 
 
 def test_without_scenes_there_is_nothing_to_do() -> None:

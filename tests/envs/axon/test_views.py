@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from envs.axon import Scene, Trackers, TrackingOptions
 from envs.axon.views import Windows, sample
@@ -101,6 +101,12 @@ def test_a_single_scale_leaves_the_wide_window_empty() -> None:
     frames = _frames(_at((30.0, 25.0), scales=(1.0,)))
     assert (frames[:, 1] == 0).all()
     assert (frames[:, 0] > 0).any()
+
+
+def test_the_wide_window_may_be_blurred_and_the_other_is_not() -> None:
+    window, wide, _ = _frames(_at((30.25, 24.6), wide_blur=0.5))[-1]
+    np.testing.assert_allclose(window, _expected(IMAGE, (30.25, 24.6), 1), atol=1e-5)
+    np.testing.assert_allclose(wide, _expected(gaussian_filter(IMAGE, 1.0), (30.25, 24.6), 2), atol=1e-3)
 
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0, 1.5, 0.5])
