@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
+from envs.axon.preparation import polarity_of
 from medray.data.sources import open_source
 from medray.data.traces import centrelines_of, centrelines_problem, picture_of
 from medray.errors import UserError
@@ -49,3 +50,10 @@ def test_settings_look_different() -> None:
 def test_bad_parameters_are_a_sentence(query: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         open_source(f"phantom:axons?{query}")
+
+
+@pytest.mark.parametrize("setting", ["SI", "SI-EN", "SI-SN", "shifted"])
+def test_structures_are_seen_to_be_bright(setting: str) -> None:
+    """An axon covers a hundredth of an image, noise the rest."""
+    cases = open_source(f"phantom:axons?n=6&setting={setting}").cases
+    assert {polarity_of(picture_of(case.volume("image"))) for case in cases} == {"bright"}

@@ -86,3 +86,14 @@ def test_a_few_scenes_spread_over_all() -> None:
     few = Spread(numbers, 3)
     assert [round(float(few[i].image[0, 0] * 100)) for i in range(len(few))] == [0, 5, 10]
     assert len(Spread(numbers, 50)) == 11
+
+
+def test_the_polarity_is_the_files_or_the_images(tmp_path: Path) -> None:
+    source = open_source(_folder(tmp_path))
+    looked = Preparation("auto", "percentile").image(source.cases[1])
+    assert looked[100, 60] > 0.9
+    said = {**json.loads((tmp_path / "centrelines" / "i1.json").read_text()), "polarity": "dark"}
+    (tmp_path / "centrelines" / "i1.json").write_text(json.dumps(said))
+    told = Preparation("auto", "percentile").image(open_source(str(tmp_path)).cases[1])
+    assert told[100, 60] < 0.1
+    assert Preparation("bright", "percentile").image(open_source(str(tmp_path)).cases[1])[100, 60] > 0.9

@@ -63,7 +63,6 @@ PRESETS: Mapping[str, Preset] = {
             "lr": 1e-4,
             "num_iterations": 60,
             "evaluate_every_iterations": 10,
-            "polarity": "auto",
             "intensity": "local",
             "symmetries": True,
             "heading_noise_deg": 15.0,

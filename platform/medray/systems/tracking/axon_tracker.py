@@ -51,8 +51,9 @@ class AxonTrackerConfig(TrackingOptions, PPOSettings):
     bf16: bool = False
     """Both networks compute in bfloat16, 2.5 times as fast on CPUs that have it: as --precision bf16, which a preset
     cannot set, and in tracing too."""
-    polarity: Literal["bright", "dark", "auto"] = "bright"
-    """Whether structures are brighter (paper) or darker than their surroundings; auto looks at each image."""
+    polarity: Literal["bright", "dark", "auto"] = "auto"
+    """Whether structures are brighter (paper) or darker than their surroundings; auto believes the file of centrelines
+    if it says so and looks at the image else."""
     intensity: Literal["percentile", "local"] = "percentile"
     """Scale of the gray values: each image's minimum to its 99.5th percentile, or local mean and spread, for uneven
     light (the paper says nothing)."""

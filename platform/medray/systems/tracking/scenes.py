@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from envs.axon.centrelines import Branch
 from envs.axon.preparation import FloatImage, Intensity, Polarity, prepare
 from envs.axon.scene import Scene, Scenes
 from medray.data.case import Case, Volume
-from medray.data.traces import centrelines_of, picture_of
+from medray.data.traces import FIELD, centrelines_of, picture_of
 
 MARGIN_PX = 40
 """Around a branch, on images that are larger."""
@@ -35,7 +35,8 @@ class Preparation:
         Raises:
             UserError: it cannot be tracked in.
         """
-        return self.of(case.volume("image"))
+        said = centrelines_of(case).polarity if self.polarity == "auto" and FIELD in case.fields else None
+        return replace(self, polarity=said or self.polarity).of(case.volume("image"))
 
     def of(self, volume: Volume) -> FloatImage:
         """The same of an image or stack that has been read; dark structures are projected by the minimum."""
