@@ -84,7 +84,9 @@ def test_a_user_gets_swc_json_and_a_picture(trained: Trained, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["8 bit", "16 bit", "color", "tiff", "stack", "nifti", "float"])
-def test_images_of_any_kind_give_the_same_traces(trained: Trained, tmp_path: Path, kind: str) -> None:
+def test_images_of_any_kind_give_the_same_traces(
+    trained: Trained, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     pixels = _pixels()
     starts = _starts(tmp_path / "s.json", "[[40, 50, 1, 0]]")
     path = tmp_path / {"tiff": "a.tif", "stack": "a.tif", "nifti": "a.nii.gz", "float": "a.npy"}.get(kind, "a.png")
@@ -106,6 +108,8 @@ def test_images_of_any_kind_give_the_same_traces(trained: Trained, tmp_path: Pat
     Image.fromarray(pixels).save(tmp_path / "plain.png")
     plain = json.loads(_predict(trained, tmp_path / "plain.png", starts)["json"].read_text())
     np.testing.assert_allclose(found["traces"][0]["points"], plain["traces"][0]["points"], atol=1e-2)
+    said = {"color": "is in color; its luminance is traced", "stack": "is a stack of 3 x 96 x 96"}.get(kind)
+    assert (said in caplog.text) if said else not caplog.records
     assert found["unit"] == ("mm" if kind == "nifti" else "px")
     if kind == "nifti":
         assert found["pixel_size"] == [0.25, 0.5]

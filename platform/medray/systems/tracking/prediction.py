@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from envs.axon.scene import Scene
 from envs.axon.starts import Starts, read_starts, start_outside
 from envs.axon.traces import Trace, traces_as_json, traces_as_swc
 from medray.classical.ridge_following import follow_ridges
+from medray.data.case import Volume
 from medray.data.readers import read_volume
 from medray.data.traces import pixel_size_mm
 from medray.data.writers import beside, write_bytes
@@ -30,6 +32,8 @@ from medray.systems.tracking.policies import load_actor
 from medray.systems.tracking.scenes import Preparation
 from medray.systems.tracking.stopping import Rules
 from medray.systems.tracking.tracing import follow
+
+log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
 
@@ -65,6 +69,7 @@ def predict(config: AxonTrackerConfig, trained: Trained, request: PredictRequest
         raise UserError(f"--out {request.out}: traces are written as .swc and .json")
     limits = _limits(request, trained.about.get("entropy_limit"))
     volume = read_volume(request.inputs[0])
+    _say_what_becomes_of(volume)
     image = Preparation(config.polarity, config.intensity).of(volume)
     starts, given = _starts(request.inputs[1:], image)
     began = time.perf_counter()
@@ -72,25 +77,31 @@ def predict(config: AxonTrackerConfig, trained: Trained, request: PredictRequest
     if not given:
         traces = without_repeats(traces)
     seconds = time.perf_counter() - began
-    name = request.inputs[0].name
+    files = _write(traces, image, volume, request)
+    entropy = np.concatenate([np.zeros(0), *[trace.entropy[np.isfinite(trace.entropy)] for trace in traces]])
+    metrics = {"num_traces": float(len(traces)), "length_px": float(sum(trace.length_px for trace in traces))}
+    if len(entropy):
+        metrics["entropy"] = float(entropy.mean())
+    return Prediction(files=files, metrics=metrics, seconds=seconds)
+
+
+def _say_what_becomes_of(volume: Volume) -> None:
+    if volume.array.shape[0] == 3:
+        log.warning("%s is in color; its luminance is traced", volume.source)
+    if volume.spatial_dims == 3:
+        log.warning("%s is a stack of %s; its projection is traced", volume.source, " x ".join(map(str, volume.shape)))
+
+
+def _write(traces: Sequence[Trace], image: FloatImage, volume: Volume, request: PredictRequest) -> dict[str, Path]:
+    name, out = request.inputs[0].name, request.out
     plain = volume.header.get("format") in ("raster", "array")  # their pixels have no size
     size, unit = ((1.0, 1.0), "px") if plain else (pixel_size_mm(volume), "mm")
-    files = {
-        "traces": write_bytes(request.out.with_suffix(".swc"), traces_as_swc(traces, image=name).encode()),
-        "json": write_bytes(
-            request.out.with_suffix(".json"),
-            traces_as_json(traces, image=name, pixel_size=size, unit=unit).encode(),
-        ),
-        "picture": write_bytes(beside(request.out, "_overlay.png"), overlay_png(image, traces)),
+    swc, told = traces_as_swc(traces, image=name), traces_as_json(traces, image=name, pixel_size=size, unit=unit)
+    return {
+        "traces": write_bytes(out.with_suffix(".swc"), swc.encode()),
+        "json": write_bytes(out.with_suffix(".json"), told.encode()),
+        "picture": write_bytes(beside(out, "_overlay.png"), overlay_png(image, traces)),
     }
-    lengths = [trace.length_px for trace in traces]
-    known = np.concatenate([np.zeros(0), *[trace.entropy[np.isfinite(trace.entropy)] for trace in traces]])
-    metrics = {
-        "num_traces": float(len(traces)),
-        "length_px": float(sum(lengths)),
-        **({"entropy": float(known.mean())} if len(known) else {}),
-    }
-    return Prediction(files=files, metrics=metrics, seconds=seconds)
 
 
 def _limits(request: PredictRequest, entropy: float | None) -> Limits:
