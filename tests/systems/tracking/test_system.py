@@ -149,7 +149,8 @@ def test_wrong_outputs_and_options_are_told(trained: Trained, tmp_path: Path) ->
     Image.fromarray(_pixels()).save(tmp_path / "a.png")
     for sentence, given in (
         (r"r\.csv: traces are written as \.swc and \.json", {"out": "r.csv"}),
-        ("--option speed: this system knows steps and entropy", {"speed": "9"}),
+        ("--option speed: this system knows steps, entropy, polarity, intensity", {"speed": "9"}),
+        ("--option polarity is bright or dark or auto, got black", {"polarity": "black"}),
         ("steps is a whole number from 1, entropy a number or none, got 20 and high", {"entropy": "high"}),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -45,7 +45,7 @@ PRESETS: Mapping[str, Preset] = {
     "demo": Preset(
         about="the paper's standard images and networks, about ten minutes on 2 cores",
         data="phantom:axons?n=2000&seed=0",
-        config={**_QUICK, "num_iterations": 60, "evaluate_every_iterations": 5, "num_validation": 64},
+        config={**_QUICK, "num_iterations": 90, "evaluate_every_iterations": 10, "num_validation": 64},
         compare=PEERS,
     ),
     "paper": Preset(

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.axon.ends import find_ends, with_headings
 from envs.axon.episodes import Beginning
-from envs.axon.preparation import FloatImage
+from envs.axon.preparation import FloatImage, Intensity, Polarity
 from envs.axon.scene import Scene
 from envs.axon.starts import Starts, read_starts, start_outside
 from envs.axon.traces import Trace, traces_as_json, traces_as_swc
@@ -42,7 +43,8 @@ SHORT_PX = 8.0
 _SAME_PX, _SAME_SHARE = 2.0, 0.8
 """A trace that lies this near to a longer one over so much of its length is the same structure."""
 _MAX_STEPS = 1000
-_OPTIONS = ("steps", "entropy")
+_LOOKS: Mapping[str, tuple[str, ...]] = {"polarity": get_args(Polarity), "intensity": get_args(Intensity)}
+_OPTIONS = ("steps", "entropy", *_LOOKS)
 _UNKNOWN = np.full(2, np.nan)
 
 
@@ -70,7 +72,7 @@ def predict(config: AxonTrackerConfig, trained: Trained, request: PredictRequest
     limits = _limits(request, trained.about.get("entropy_limit"))
     volume = read_volume(request.inputs[0])
     _say_what_becomes_of(volume)
-    image = Preparation(config.polarity, config.intensity).of(volume)
+    image = _preparation(config, request).of(volume)
     starts, given = _starts(request.inputs[1:], image)
     began = time.perf_counter()
     traces = _trace(config, trained, image, starts, limits)
@@ -108,7 +110,7 @@ def _limits(request: PredictRequest, entropy: float | None) -> Limits:
     """The model's own limits, or those of ``--option``."""
     unknown = sorted(set(request.options) - set(_OPTIONS))
     if unknown:
-        raise UserError(f"--option {unknown[0]}: this system knows {' and '.join(_OPTIONS)}")
+        raise UserError(f"--option {unknown[0]}: this system knows {', '.join(_OPTIONS)}")
     steps = request.options.get("steps", str(_MAX_STEPS))
     limit = request.options.get("entropy", "none" if entropy is None else str(entropy))
     try:
@@ -118,6 +120,16 @@ def _limits(request: PredictRequest, entropy: float | None) -> Limits:
     if found.steps < 1 or math.isnan(found.entropy):
         raise UserError(f"--option steps is a whole number from 1, entropy a number or none, got {steps} and {limit}")
     return found
+
+
+def _preparation(config: AxonTrackerConfig, request: PredictRequest) -> Preparation:
+    """As in training, unless ``--option`` says otherwise."""
+    chosen: dict[str, Any] = {"polarity": config.polarity, "intensity": config.intensity}
+    for name, known in _LOOKS.items():
+        chosen[name] = request.options.get(name, chosen[name])
+        if chosen[name] not in known:
+            raise UserError(f"--option {name} is {' or '.join(known)}, got {chosen[name]}")
+    return Preparation(**chosen)
 
 
 def _starts(files: Sequence[Path], image: FloatImage) -> tuple[Starts, bool]:
