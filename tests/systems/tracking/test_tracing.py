@@ -162,12 +162,12 @@ def test_following_the_own_path_again_stops_where_it_begins() -> None:
     assert 19 <= stop.last <= 21
 
 
-@pytest.mark.parametrize("since", [0, 8, 17])
+@pytest.mark.parametrize("since", [0, 8, 16])
 def test_looking_late_finds_the_same_stop(since: int) -> None:
     points = np.minimum(_walk(*[(3, 0)] * 20), 99)
     stop = stop_of(points, np.full(20, -3.0), SIZE, Rules(), since=since)
     assert stop is not None
-    assert (stop.last, stop.why) == (17, "left the image")
+    assert (stop.last, stop.why) == (16, "left the image")
 
 
 def test_the_limit_keeps_what_stayed_on_its_track() -> None:

@@ -24,7 +24,7 @@ IN_A_ROW = 3
 _OWN_PATH_PX = 1.5
 _APART_PX = 10.0
 """Path length that must lie between two points before their being close means a return."""
-_BORDER_PX = 0.01
+_BORDER_PX = 1.0
 _KEPT_PCT = 98.0
 
 
