@@ -20,7 +20,7 @@ Intensity = Literal["percentile", "local"]
 _BACKGROUND_PX, _SPREAD_PX = 10.0, 30.0
 _LOCAL_OFFSET, _LOCAL_GAIN = 0.2, 0.22
 _SPREAD_FLOOR = 0.5  # of the whole image's, so that an empty region does not turn into noise
-_RIDGE_SHARE = 98.0  # percentile of ridge strength at which the two polarities are compared
+_RIDGE_SHARE = 99.5  # percentile of ridge strength at which polarities are compared: one axon may be 1 % of an image
 _RIM_PX = 6
 _FADE_PX = 4.0
 
@@ -54,7 +54,7 @@ def prepare(image: NDArray[Any], *, polarity: Polarity = "auto", intensity: Inte
 
 
 def polarity_of(image: NDArray[Any], field: Mask | None = None) -> Literal["bright", "dark"]:
-    """Whether the thin structures of an image are bright or dark: which ridges are stronger at their 98th percentile.
+    """Whether the thin structures of an image are bright or dark: which ridges are stronger at their 99.5th percentile.
 
     A line answers at its middle with its own sign and beside it, at under half the strength, with the other.
 

@@ -35,6 +35,14 @@ class Entry:
 
 _ENTRIES = (
     Entry(
+        slug="axon_tracker",
+        target="medray.systems.tracking.axon_tracker_system:AxonTracker",
+        task="tracking",
+        title="axons, vessels and other thin structures followed to subpixel polylines by a policy learnt with PPO",
+        paper="Dai et al., MIDL 2019",
+        inputs="2D images or stacks with centrelines (SWC, JSON) to train on; an image, and start points, to predict",
+    ),
+    Entry(
         slug="boundary_loss",
         target="medray.systems.segmentation.boundary_loss:BoundaryLoss",
         task="segmentation",

@@ -228,7 +228,7 @@ class PredictRequest:
     """A prediction the user asked for.
 
     Attributes:
-        inputs: files or folders, in the order the system documents.
+        inputs: files or folders, in the order the system documents; those it can do without come last or not at all.
         labels: label maps to carry along, for systems that can; may be empty.
         out: where the main result goes; by-products are named after it.
         options: the system's own switches, as text.
@@ -258,6 +258,8 @@ class System(ABC, Generic[ConfigT]):
     variants: ClassVar[Mapping[str, Variant]]
     predict_inputs: ClassVar[tuple[str, ...]]
     """Names of the files `predict` takes, in order; see `input_names`."""
+    optional_inputs: ClassVar[tuple[str, ...]] = ()
+    """Names of further files it takes after those, each only where the user has it."""
     predict_suffix: ClassVar[str] = ".nii.gz"
     """Suffix of the main result, ``--out``, that suits it; others that can hold it may work too."""
     learning_signal: ClassVar[tuple[str, Literal["max", "min"]] | None] = ("loss", "min")

@@ -57,8 +57,11 @@ def test_help_starts_no_ray_and_needs_no_monai() -> None:
 @pytest.mark.skipif(not JOBS.is_dir(), reason="the jobs are not beside the library")
 def test_a_job_finds_the_library_of_its_checkout(tmp_path: Path) -> None:
     """-S -E: no site-packages and no PYTHONPATH, so medray is not installed for this interpreter."""
-    code = f"import sys; sys.path.insert(0, {str(JOBS)!r}); import _path, medray; print(medray.__file__)"
+    look = "import _path, medray, envs; print(medray.__file__, envs.__file__)"
+    code = f"import sys; sys.path.insert(0, {str(JOBS)!r}); {look}"
     found = subprocess.run(
         [sys.executable, "-S", "-E", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     )
-    assert Path(found.stdout.strip()).is_relative_to(LIBRARY)
+    library, environments = map(Path, found.stdout.split())
+    assert library.is_relative_to(LIBRARY)
+    assert environments.is_relative_to(JOBS.parent)

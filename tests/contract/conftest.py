@@ -54,7 +54,7 @@ def rehearse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Rehear
             splits = made.split(type(source)(source.spec, cases, source.fingerprint), seed=0)
             work = Rehearsal(tmp_path_factory.mktemp(f"rehearsal-{slug}"))
             made.train(work, splits)
-            done[slug] = Rehearsed(made, splits, work.loops)
+            done[slug] = Rehearsed(made, splits, work.loops, work.policies)
         return done[slug]
 
     return get

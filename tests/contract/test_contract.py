@@ -51,7 +51,7 @@ def test_every_config_field_is_explained(system: type[System[Any]]) -> None:
         check=True,
     ).stdout
     for field in dataclasses.fields(system.config_class):
-        assert f"--config.{field.name.replace('_', '-')}" in text
+        assert f"--config.{field.name.strip('_').replace('_', '-')}" in text
 
 
 def test_config_survives_json(system: type[System[Any]]) -> None:

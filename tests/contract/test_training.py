@@ -1,4 +1,4 @@
-"""Every gradient loop of every system: the same weights however it is interrupted, fed, or spread over workers."""
+"""Every loop of every system: the same weights however it is interrupted, fed, or spread over workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from rehearsal import STEPS, GradientsOnly, Rehearsal, Rehearsed, Short, StopsAfter, gradients_in, run, same, state_in
+from rehearsal import (
+    STEPS,
+    GradientsOnly,
+    Rehearsal,
+    Rehearsed,
+    Short,
+    StopsAfter,
+    gradients_in,
+    learn,
+    run,
+    same,
+    state_in,
+)
 
 from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import LoopOptions
@@ -22,7 +34,7 @@ Loops = dict[str, GradientsOnly]
 
 
 def test_what_learns_has_loops(rehearsed: Rehearsed) -> None:
-    assert bool(rehearsed.loops) == (rehearsed.made.learning_signal is not None)
+    assert bool(rehearsed.loops or rehearsed.policies) == (rehearsed.made.learning_signal is not None)
 
 
 def test_stopped_and_resumed_is_bit_identical(rehearsed: Rehearsed, tmp_path: Path) -> None:
@@ -30,6 +42,14 @@ def test_stopped_and_resumed_is_bit_identical(rehearsed: Rehearsed, tmp_path: Pa
         assert run(make, tmp_path / name / "whole")
         assert not run(make, tmp_path / name / "parts", StopsAfter(STEPS // 2))
         assert run(make, tmp_path / name / "parts")
+        assert same(state_in(tmp_path / name / "whole"), state_in(tmp_path / name / "parts")) == [], name
+
+
+def test_a_policy_stopped_and_resumed_is_bit_identical(rehearsed: Rehearsed, tmp_path: Path) -> None:
+    for name, problem in rehearsed.policies.items():
+        assert learn(problem, tmp_path / name / "whole")
+        assert not learn(problem, tmp_path / name / "parts", StopsAfter(STEPS // 2))
+        assert learn(problem, tmp_path / name / "parts")
         assert same(state_in(tmp_path / name / "whole"), state_in(tmp_path / name / "parts")) == [], name
 
 
@@ -55,7 +75,7 @@ def test_every_variant_trains(slug: str, system: type[System[Any]], rehearsed: R
         trained = made.train(work, rehearsed.splits)
         learned = [path for path in (trained.weights, *trained.files.values()) if path is not None]
         assert all(path.stat().st_size > 0 for path in learned), name
-        assert learned or not work.loops, f"{name} trained and left no model"
+        assert learned or not (work.loops or work.policies), f"{name} trained and left no model"
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""Training cut short: every gradient loop of a system, a few steps long, kept so that it can be run in other ways."""
+"""Training cut short: every loop of a system, a few steps long, kept so that it can be run in other ways."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from medray.engine.checkpoint import CheckpointStore
 from medray.engine.host import Host
 from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import LoopOptions
+from medray.engine.reinforce import run_reinforce
 from medray.engine.workbench import InProcessWorkbench
 from medray.engine.world import World
 from medray.learner import Learner
+from medray.policy import PolicyProblem
 from medray.system import FitResult, System
 
 STEPS = 4
@@ -90,17 +93,29 @@ class GradientsOnly:
         return learner
 
 
+def shorter(problem: PolicyProblem, rounds: int) -> PolicyProblem:
+    """The same policy learnt in a few rounds of a few episodes, evaluated after each."""
+    short, settings = copy.copy(problem), problem.settings
+    short.settings = replace(
+        settings, num_iterations=rounds, episodes_per_iteration=4, num_envs=3, num_epochs=min(2, settings.num_epochs),
+        evaluate_every_iterations=1,
+    )  # fmt: skip
+    return short
+
+
 class Rehearsal(InProcessWorkbench):
     """A workbench whose loops are short. Of each kind it runs the first only, and hands its result out again.
 
     Attributes:
         loops: name -> what makes its learner.
+        policies: name -> what is learnt by reinforcement.
     """
 
     def __init__(self, out: Path, *, steps: int = STEPS, first: Rehearsal | None = None) -> None:
         super().__init__(out, quiet=True, tensorboard=False)
         self.steps = steps
         self.loops: dict[str, Short] = first.loops if first else {}
+        self.policies: dict[str, PolicyProblem] = first.policies if first else {}
         self._results: dict[str, FitResult] = first._results if first else {}
 
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
@@ -112,6 +127,13 @@ class Rehearsal(InProcessWorkbench):
         if kind not in self.loops:
             self.loops[kind] = short
             self._results[kind] = super().fit(short, name=name)
+        return self._results[kind]
+
+    def reinforce(self, problem: PolicyProblem, *, name: str = "train") -> FitResult:
+        kind = type(problem).__name__
+        if kind not in self.policies:
+            self.policies[kind] = shorter(problem, self.steps)
+            self._results[kind] = super().reinforce(self.policies[kind], name=name)
         return self._results[kind]
 
     def nested(self, name: str) -> Rehearsal:
@@ -128,12 +150,14 @@ class Rehearsed:
     Attributes:
         made: the system.
         splits: of its smoke data.
-        loops: what makes the learners of its loops, by name.
+        loops: what makes the learners of its gradient loops, by name.
+        policies: what it learns by reinforcement, by name.
     """
 
     made: System[Any]
     splits: Splits
     loops: dict[str, Short]
+    policies: dict[str, PolicyProblem]
 
 
 class StopsAfter(Host):
@@ -154,12 +178,22 @@ def run(make: Callable[[], Learner], folder: Path, host: Host | None = None, **o
     return run_loop(make, World(), settings, host).finished
 
 
+def learn(problem: PolicyProblem, folder: Path, host: Host | None = None) -> bool:
+    """Learn a policy in this process; whether it came to its end."""
+    from medray.rl.crew import CrewHere
+
+    settings = LoopSettings(name="train", run=folder, options=LoopOptions(), tensorboard=False)
+    return run_reinforce(problem, lambda: CrewHere(problem, settings.options.seed), settings, host).finished
+
+
 def state_in(folder: Path) -> dict[str, Any]:
     """Weights and everything else the newest checkpoint holds, flat, by name."""
     found = CheckpointStore(folder / "checkpoints" / "train").latest()
     assert found is not None
     weights, state = found
-    kept = {key: state[key] for key in ("optimizers", "schedulers", "sample_state", "extra") if key in state}
+    kept = {
+        key: state[key] for key in ("optimizers", "optimizer", "schedulers", "sample_state", "extra") if key in state
+    }
     return {**{f"weights {key}": value for key, value in weights.items()}, **_flat("state", kept)}
 
 

@@ -219,6 +219,8 @@ def parse_predict(system: SystemClass, argv: Sequence[str], *, prog: str, descri
         UserError: the arguments do not fit.
     """
     names = ", ".join(system.predict_inputs)
+    if system.optional_inputs:
+        names += f", and if there is one: {', '.join(system.optional_inputs)}"
     inputs = Annotated[tuple[Path, ...], tyro.conf.arg(help=f"Files or folders, in this order: {names}.")]
     described = [("input", inputs, field())]
     flags = make_dataclass("PredictFlags", described, bases=(PredictFlags,), frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ def _runtime_env() -> dict[str, Any]:
     if found != library or str(library) == sysconfig.get_path("purelib"):
         return {}
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # the submitted job may set a PYTHONPATH of its own
-    paths = (str(library), os.environ.get("PYTHONPATH"))
+    paths = (str(library), str(library.parent), os.environ.get("PYTHONPATH"))  # its envs/ is beside it
     return {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}}
 
 

@@ -101,10 +101,10 @@ def predict(checkpoint: str | Path, request: PredictRequest, *, expect: str | No
     """Use a trained system on new scans, in this process."""
     system, trained, _ = load_model(checkpoint, expect=expect)
     wanted = system.input_names(trained.about)
-    if len(request.inputs) != len(wanted):
-        raise UserError(
-            f"--input of this {system.slug} model takes {len(wanted)} ({', '.join(wanted)}), got {len(request.inputs)}"
-        )
+    more = system.optional_inputs
+    if not len(wanted) <= len(request.inputs) <= len(wanted) + len(more):
+        takes = f"{len(wanted)} ({', '.join(wanted)})" + (f" and may take {', '.join(more)}" if more else "")
+        raise UserError(f"--input of this {system.slug} model takes {takes}, got {len(request.inputs)}")
     for path in (*request.inputs, *request.labels):
         if not path.exists():
             raise UserError(f"there is no file {path}")

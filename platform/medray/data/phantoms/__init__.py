@@ -13,5 +13,6 @@ GENERATORS: dict[str, str] = {
     "chest": "medray.data.phantoms.chest:cases",
     "fundus": "medray.data.phantoms.fundus:cases",
     "brain": "medray.data.phantoms.brain:cases",
+    "axons": "medray.data.phantoms.axons:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""

@@ -1,0 +1,1 @@
+"""Thin structures followed step by step."""
