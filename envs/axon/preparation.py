@@ -117,7 +117,7 @@ def _standing_out(plane: FloatImage, field: Mask) -> FloatImage:
         deviation = (smooth - _mean_in(smooth, weights, _STAND_OUT_BACKGROUND_PX)) * inside
         floor = _STAND_OUT_FLOOR * float(np.sqrt((deviation[field] ** 2).mean()))
         spread = np.sqrt(_mean_in(deviation**2, weights, _STAND_OUT_SPREAD_PX))
-        result = deviation / np.maximum(spread, max(floor, 1e-12))
+        result = np.asarray(deviation / np.maximum(spread, max(floor, 1e-12)), np.float32)
         weights = inside * np.where(np.abs(result) < _OUTLIER, np.float32(1), np.float32(1e-3))
     return np.asarray(result, np.float32)
 

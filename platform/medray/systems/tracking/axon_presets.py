@@ -40,7 +40,7 @@ _ROBUST: Mapping[str, Any] = {
     "wide_blur": 0.5,
     "gamma": 0.9,
     "weight_decay": 0.0,
-    "num_envs": 256,
+    "num_envs": 128,
     "episodes_per_iteration": 384,
     "num_epochs": 2,
     "minibatch_size": 512,
@@ -74,7 +74,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "anywhere": Preset(
         about="a tracker for any image: synthetic ones of every look, as ridges; about 20 minutes on 2 cores",
-        data="phantom:axons?n=4000&setting=mixed&seed=0",
+        data="phantom:axons?n=2000&setting=mixed&seed=0",
         config={**_ROBUST, "num_iterations": 75},
         compare=PEERS,
     ),

@@ -21,8 +21,9 @@ from medray.systems.tracking.scenes import Blend, CaseScenes, Preparation, Symme
 from medray.systems.tracking.stopping import entropy_limit
 from medray.systems.tracking.traced_cases import Job, trace_cases
 
-NUM_SYNTHETIC = 8000
-"""Different synthetic images that are mixed into the cases."""
+NUM_SYNTHETIC = 1000
+"""Different synthetic images that are mixed into the cases; as many stay in memory, since preparing one takes longer
+than the episode in it."""
 
 
 def train(config: AxonTrackerConfig, work: Workbench, splits: Splits) -> Trained:
@@ -65,7 +66,9 @@ def learn(config: AxonTrackerConfig, work: Workbench, splits: Splits, start: Pat
     if config.symmetries:
         scenes = SymmetricScenes(scenes)
     if config.synthetic:
-        drawn = SyntheticScenes(config.synthetic, NUM_SYNTHETIC, work.seed, prepare=preparation.bright)
+        drawn = SyntheticScenes(
+            config.synthetic, NUM_SYNTHETIC, work.seed, prepare=preparation.bright, keep=NUM_SYNTHETIC
+        )
         scenes = Blend(scenes, drawn, config.synthetic_share)
     validation = Spread(CaseScenes(splits.validation or splits.train, preparation), config.num_validation)
     fit = work.reinforce(AxonProblem(config, scenes, validation, start))
