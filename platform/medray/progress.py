@@ -74,6 +74,7 @@ class State:
 
     Attributes:
         total_steps: updates in all, 0 while unknown.
+        mean_return: of the episodes last learnt from, in reinforcement learning.
         samples_per_second: as the run itself measured it, nan while unknown.
         waiting: share of the time that steps wait for data, likewise.
     """
@@ -83,6 +84,7 @@ class State:
     step: int = 0
     epoch: int = 0
     loss: float = math.nan
+    mean_return: float = math.nan
     samples_per_second: float = math.nan
     waiting: float = math.nan
 
@@ -104,6 +106,7 @@ class State:
         self.epoch = int(_number(record, "epoch", self.epoch))
         self.total_steps = int(_number(record, "total_steps", self.total_steps))
         self.loss = _number(record, "loss", math.nan)
+        self.mean_return = _number(record, "return_mean", math.nan)
         self.samples_per_second = _number(record, "samples_per_second", self.samples_per_second)
         if now is not None:
             self._pace.append((now, self.step))
@@ -227,6 +230,7 @@ def validation_line(record: Mapping[str, Any]) -> str:
 
 def _told(state: State) -> list[str]:
     parts = [] if math.isnan(state.loss) else [f"loss {state.loss:.4g}"]
+    parts += [] if math.isnan(state.mean_return) else [f"return {state.mean_return:.4g}"]
     if not math.isnan(state.samples_per_second):
         parts.append(f"{state.samples_per_second:.3g} samples/s")
     if state.waiting > _WORTH_TELLING:

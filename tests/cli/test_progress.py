@@ -86,6 +86,12 @@ def test_lines_say_where_the_run_is() -> None:
     assert validation_line(record) == "validation  step 120  dice 0.81"
 
 
+def test_lines_of_reinforcement_learning_tell_the_return() -> None:
+    state = State()
+    state.update({"loop": "train", "step": 7, "epoch": 7, "total_steps": 50, "return_mean": 12.345}, now=None)
+    assert training_line(state) == "epoch 7  step 7/50  return 12.35"
+
+
 def test_watcher_prints_plain_lines_of_a_late_file(tmp_path: Path) -> None:
     file, stream = tmp_path / "metrics.jsonl", io.StringIO()
     with Watcher(file, total_steps=40, stream=stream, poll_s=0.01, every_s=1000.0):

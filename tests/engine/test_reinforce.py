@@ -179,3 +179,9 @@ def test_a_run_in_object_storage_goes_on_on_another_machine(tmp_path: Path, buck
         host._mirror = Mirror(tmp_path / machine, Folder(url))
         learn(minibatches(), tmp_path / machine, host)
     assert_same(tmp_path / "two", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("option", [{"precision": "fp16"}, {"shard": True}, {"compile": True}, {"skip_nonfinite": 2}])
+def test_an_option_that_means_nothing_here_is_refused(option: dict[str, Any], tmp_path: Path):
+    with pytest.raises(UserError, match="is not for reinforcement learning"):
+        InProcessWorkbench(tmp_path, LoopOptions(**option)).reinforce(ChaseProblem())

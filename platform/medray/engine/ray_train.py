@@ -25,7 +25,7 @@ from medray.engine.elastic import ElasticRun
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
-from medray.engine.reinforce import reinforce_precision
+from medray.engine.reinforce import usable_precision
 from medray.engine.team import RayTeam
 from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run
 from medray.errors import UserError
@@ -151,7 +151,7 @@ class RayWorkbench(InProcessWorkbench):
 
         from medray.rl.crew import CrewOnRay
 
-        options, precision = self.options, reinforce_precision(self.options)
+        options, precision = self.options, usable_precision(self.options)
         wait_for_resources(options)
 
         def make_crew() -> CrewOnRay:

@@ -22,6 +22,7 @@ from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings
 from medray.engine.metrics_log import MetricsLog
 from medray.engine.options import LoopOptions
+from medray.engine.prepare import arithmetic
 from medray.engine.seeding import seed_everything
 from medray.engine.snapshot import copied
 from medray.engine.writer import CheckpointWriter
@@ -36,12 +37,15 @@ if TYPE_CHECKING:  # importing RLlib takes seconds
     from medray.rl.crew import Crew
 
 
-def reinforce_precision(options: LoopOptions) -> Literal["fp32", "bf16"]:
+def usable_precision(options: LoopOptions) -> Literal["fp32", "bf16"]:
     """The arithmetic that the options ask for.
 
     Raises:
-        UserError: it is fp16, whose narrow range would need its losses scaled.
+        UserError: an option is set that means nothing here; fp16 is one, whose range is too narrow for these losses.
     """
+    for name in ("compile", "channels_last", "shard", "skip_nonfinite"):
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')} is not for reinforcement learning; leave it out")
     if options.precision == "fp16":
         raise UserError("--precision fp16 is not for reinforcement learning; take bf16 or fp32")
     return options.precision
@@ -74,7 +78,7 @@ def run_reinforce(
     Args:
         problem: what to learn.
         make_crew: whoever samples and learns; closed at the end.
-        settings: of the run. Of its options, the seed and those about checkpoints count.
+        settings: of the run. Of its options, the seed, ``deterministic`` and those about checkpoints count.
         host: the process around it.
 
     Raises:
@@ -82,7 +86,11 @@ def run_reinforce(
         UserError: the initial weights cannot be read, the disk is full.
     """
     started = time.perf_counter()
-    with _threads(problem.settings.threads), contextlib.closing(make_crew()) as crew:
+    with (
+        arithmetic(settings.options),
+        _threads(problem.settings.threads),
+        contextlib.closing(make_crew()) as crew,
+    ):
         try:
             loop = _Reinforcement(problem, crew, settings, host or Host())
             finished, env_steps, busy_s = loop.run()

@@ -19,7 +19,7 @@ from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror
 from medray.engine.options import LoopOptions
-from medray.engine.reinforce import reinforce_precision, run_reinforce
+from medray.engine.reinforce import run_reinforce, usable_precision
 from medray.engine.rundir import append_json
 from medray.engine.stages import run_stage
 from medray.engine.world import World
@@ -79,7 +79,7 @@ class InProcessWorkbench:
         """See `Workbench.reinforce`. Ctrl-C stops after the current round with a checkpoint."""
         from medray.rl.crew import CrewHere  # importing RLlib takes seconds
 
-        precision = reinforce_precision(self.options)
+        precision = usable_precision(self.options)
         return self._reinforce(problem, lambda: CrewHere(problem, self.seed, precision=precision), name)
 
     def _reinforce(self, problem: PolicyProblem, make_crew: Callable[[], Crew], name: str) -> FitResult:

@@ -22,6 +22,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from envs.axon.batched import AxonTrackingVectorEnv
+from envs.axon.generator import SETTINGS
 from envs.axon.options import FRAMES, WINDOW_PX, TrackingOptions
 from envs.axon.scene import Scene, Scenes
 from envs.axon.spaces import action_space, observation_space
@@ -54,11 +55,16 @@ class AxonTrackerConfig(TrackingOptions, PPOSettings):
     polarity: Literal["bright", "dark", "auto"] = "auto"
     """Whether structures are brighter (paper) or darker than their surroundings; auto believes the file of centrelines
     if it says so and looks at the image else."""
-    intensity: Literal["percentile", "local"] = "percentile"
-    """Scale of the gray values: each image's minimum to its 99.5th percentile, or local mean and spread, for uneven
-    light (the paper says nothing)."""
+    intensity: Literal["percentile", "local", "ridges"] = "percentile"
+    """Scale of the gray values: each image's minimum to its 99.5th percentile (the paper says nothing); local mean and
+    spread, for uneven light; or ridges, how much of a line each pixel is, for faint and noisy structures."""
     symmetries: bool = False
     """Train on the eight flips and quarter turns of each image; synthetic ones come in all directions anyway."""
+    synthetic: str = ""
+    """Also train on synthetic images of this setting, prepared alike (SI, SI-RC, SI-W, SI-EN, SI-SN, shifted, mixed):
+    a tracker that is fine-tuned on one kind of image keeps others. Empty: on the cases alone."""
+    synthetic_share: float = 0.33
+    """Share of the episodes that they are, where ``synthetic`` is given."""
     start_from: str = ""
     """Run directory or checkpoint folder of a tracker to go on from (fine-tuning, sec. 4.3); empty: start anew."""
     num_validation: int = 64
@@ -79,6 +85,10 @@ class AxonTrackerConfig(TrackingOptions, PPOSettings):
         TrackingOptions.__post_init__(self)
         if min(*self.channels, self.hidden) < 1:
             raise ValueError(f"channels and hidden are at least 1, got {self.channels} and {self.hidden}")
+        if self.synthetic and self.synthetic not in SETTINGS:
+            raise ValueError(f"synthetic is one of {', '.join(SETTINGS)} or empty, got {self.synthetic!r}")
+        if not 0 <= self.synthetic_share <= 1:
+            raise ValueError(f"synthetic_share is between 0 and 1, got {self.synthetic_share}")
         if self.folds == 1 or self.folds < 0 or not -1 <= self.fold < max(self.folds, 1):
             raise ValueError(
                 f"folds is 0 or at least 2, and fold one of them from 0 or -1 (all), got {self.folds} and {self.fold}"

@@ -38,6 +38,10 @@ class Preparation:
         said = centrelines_of(case).polarity if self.polarity == "auto" and FIELD in case.fields else None
         return replace(self, polarity=said or self.polarity).of(case.volume("image"))
 
+    def bright(self, image: FloatImage) -> FloatImage:
+        """The same of a plane (H, W) whose structures are bright."""
+        return prepare(image, polarity="bright", intensity=self.intensity)
+
     def of(self, volume: Volume) -> FloatImage:
         """The same of an image or stack that has been read; dark structures are projected by the minimum."""
         picture = picture_of(volume, projection="min" if self.polarity == "dark" else "max")
@@ -96,16 +100,45 @@ class SymmetricScenes:
 
 def turned(scene: Scene, symmetry: int) -> Scene:
     """A scene under one of the eight symmetries of the square: bit 0 flips x, bit 1 flips y, bit 2 swaps them."""
-    image, line = scene.image, scene.centreline
+    line = scene.centreline
+    if line is not None:
+        line = line.copy()
+        for axis in (0, 1):
+            if symmetry >> axis & 1:
+                line[:, axis] = scene.image.shape[1 - axis] - 1 - line[:, axis]
+        line = np.ascontiguousarray(line[:, ::-1]) if symmetry >> 2 & 1 else line
+    turned = Scene(_turned_pixels(scene.image, symmetry), line, scene.name)
+    vars(turned)["distance"] = _turned_pixels(scene.distance, symmetry)  # what takes longest need not be found again
+    return turned
+
+
+def _turned_pixels(pixels: FloatImage, symmetry: int) -> FloatImage:
     for axis in (0, 1):
         if symmetry >> axis & 1:
-            image = np.flip(image, axis=1 - axis)
-            if line is not None:
-                line = line.copy()
-                line[:, axis] = scene.image.shape[1 - axis] - 1 - line[:, axis]
-    if symmetry >> 2 & 1:
-        image, line = image.T, None if line is None else line[:, ::-1]
-    return Scene(np.ascontiguousarray(image), None if line is None else np.ascontiguousarray(line), scene.name)
+            pixels = np.flip(pixels, axis=1 - axis)
+    return np.ascontiguousarray(pixels.T if symmetry >> 2 & 1 else pixels)
+
+
+class Blend:
+    """Two sets of scenes as one, of which a random one is of the second set with a given probability.
+
+    Args:
+        scenes: the first set.
+        others: the second.
+        share: of the second, in whole hundredths.
+    """
+
+    def __init__(self, scenes: Scenes, others: Scenes, share: float) -> None:
+        self.scenes, self.others = scenes, others
+        self._hundredths = round(100 * share)
+
+    def __len__(self) -> int:
+        return 100 * max(len(self.scenes), len(self.others))
+
+    def __getitem__(self, index: int, /) -> Scene:
+        place, hundredth = divmod(index, 100)
+        chosen = self.others if hundredth < self._hundredths else self.scenes
+        return chosen[place % len(chosen)]
 
 
 class _Kept(Generic[ValueT]):

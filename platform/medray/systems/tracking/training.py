@@ -10,15 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
+from envs.axon.generator import SyntheticScenes
 from envs.axon.scene import Scene, Scenes
 from medray.data.case import Case, Splits
 from medray.data.splits import folds_by_patient
 from medray.system import Trained, Workbench
 from medray.systems.tracking.axon_tracker import AxonProblem, AxonTrackerConfig
 from medray.systems.tracking.policies import starting_weights, take_apart
-from medray.systems.tracking.scenes import CaseScenes, Preparation, SymmetricScenes
+from medray.systems.tracking.scenes import Blend, CaseScenes, Preparation, SymmetricScenes
 from medray.systems.tracking.stopping import entropy_limit
 from medray.systems.tracking.traced_cases import Job, trace_cases
+
+NUM_SYNTHETIC = 1000
+"""Different synthetic images that are mixed into the cases; as many stay in memory, since preparing one takes longer
+than the episode in it."""
 
 
 def train(config: AxonTrackerConfig, work: Workbench, splits: Splits) -> Trained:
@@ -60,6 +65,11 @@ def learn(config: AxonTrackerConfig, work: Workbench, splits: Splits, start: Pat
     scenes: Scenes = CaseScenes(splits.train, preparation)
     if config.symmetries:
         scenes = SymmetricScenes(scenes)
+    if config.synthetic:
+        drawn = SyntheticScenes(
+            config.synthetic, NUM_SYNTHETIC, work.seed, prepare=preparation.bright, keep=NUM_SYNTHETIC
+        )
+        scenes = Blend(scenes, drawn, config.synthetic_share)
     validation = Spread(CaseScenes(splits.validation or splits.train, preparation), config.num_validation)
     fit = work.reinforce(AxonProblem(config, scenes, validation, start))
     assert fit.weights is not None
