@@ -25,6 +25,7 @@ _OUTLIER, _ROUNDS = 2.0, 3  # what stands out from a background, and how often t
 _STAND_OUT_BACKGROUND_PX, _STAND_OUT_SPREAD_PX, _STAND_OUT_FLOOR = 12.0, 24.0, 0.4
 _DENOISE_PX, _RIDGE_SIGMAS_PX = 0.6, (1.0, 1.5, 2.2, 3.2)
 _RIDGE_GAIN = 0.12  # of the median ridge of the background, which is noise
+_RIDGE_TOP = 2.0  # what the strongest two hundredths come to at most, before the tangent: clean images stay graded
 _RIDGE_SHARE = 99.5  # percentile of ridge strength at which polarities are compared: one axon may be 1 % of an image
 _RIM_PX = 6
 _FADE_PX = 4.0
@@ -102,7 +103,8 @@ def _ridges(plane: FloatImage, field: Mask) -> FloatImage:
     strength = find_ridges(standing_out, _RIDGE_SIGMAS_PX).strength
     background = field & (np.abs(standing_out) < _OUTLIER)
     usual = float(np.median(strength[background])) if background.any() else 0.0
-    return _faded(np.tanh(_RIDGE_GAIN * strength / max(usual, 1e-6)), field, 0.0)
+    strongest = float(np.percentile(strength[field], 98.0))
+    return _faded(np.tanh(strength / max(usual / _RIDGE_GAIN, strongest / _RIDGE_TOP, 1e-6)), field, 0.0)
 
 
 def _standing_out(plane: FloatImage, field: Mask) -> FloatImage:

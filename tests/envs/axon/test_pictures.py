@@ -119,7 +119,7 @@ def test_polarity_is_found(width: float) -> None:
     assert polarity_of(_fundus()[0]) == "dark"
 
 
-@pytest.mark.parametrize("intensity", ["percentile", "local"])
+@pytest.mark.parametrize("intensity", ["percentile", "local", "ridges"])
 def test_dark_and_bright_are_prepared_alike(intensity: str) -> None:
     bright = prepare(_line(), intensity=intensity)  # type: ignore[arg-type]
     dark = prepare(1 - _line(), intensity=intensity)  # type: ignore[arg-type]
@@ -151,7 +151,22 @@ def test_local_evens_out_light_and_contrast() -> None:
         assert 0.08 < prepared[beside & part].mean() < 0.2
 
 
-@pytest.mark.parametrize("intensity", ["percentile", "local"])
+def test_ridges_keep_a_weak_line_beside_a_strong_one() -> None:
+    """Ten times weaker and 12 px away, where subtracting a mean would leave a dark halo."""
+    rng = np.random.default_rng(0)
+    rows = np.arange(120.0)[:, None]
+    profile = np.exp(-((rows - 50) ** 2) / (2 * 3.0**2)) + 0.1 * np.exp(-((rows - 62) ** 2) / (2 * 1.2**2))
+    image = np.broadcast_to(profile, (120, 140)) + 0.01 * rng.standard_normal((120, 140))
+    prepared = prepare(image, polarity="bright", intensity="ridges")
+    strong, weak = prepared[50].mean(), prepared[62].mean()
+    background = prepared[80:110].mean()
+    assert strong > 0.9
+    assert weak > 2 * background
+    assert weak > prepared[58].mean() + 0.05
+    assert abs(int(prepared[40:60].mean(axis=1).argmax()) + 40 - 50) <= 1  # brightest in the middle of a wide line
+
+
+@pytest.mark.parametrize("intensity", ["percentile", "local", "ridges"])
 def test_a_dark_surround_makes_no_rim(intensity: str) -> None:
     image, inside = _fundus()
     field = field_of_view(image)

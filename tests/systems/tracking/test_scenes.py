@@ -13,7 +13,7 @@ from PIL import Image
 from envs.axon.centrelines import Branch
 from envs.axon.scene import Scene
 from medray.data.sources import open_source
-from medray.systems.tracking.scenes import CaseScenes, Preparation, SymmetricScenes, cut_out, turned
+from medray.systems.tracking.scenes import Blend, CaseScenes, Preparation, SymmetricScenes, cut_out, turned
 from medray.systems.tracking.training import Spread
 
 PLAIN = Preparation("bright", "percentile")
@@ -71,6 +71,27 @@ def test_lines_turn_with_their_images(symmetry: int) -> None:
     assert scene.centreline is not None
     columns, rows = scene.centreline.astype(int).T
     np.testing.assert_array_equal(scene.image[rows, columns], image[line[:, 1].astype(int), line[:, 0].astype(int)])
+
+
+def test_distances_turn_with_their_lines() -> None:
+    scene = Scene(np.zeros((30, 41), np.float32), np.array([[3.0, 5.0], [20.5, 8.0], [33.0, 24.0]]))
+    for symmetry in range(8):
+        other = turned(scene, symmetry)
+        fresh = Scene(other.image, other.centreline)
+        assert other.distance.shape == other.image.shape
+        near = fresh.distance < 3  # further off the two may name different points of the raster
+        assert np.abs(other.distance - fresh.distance)[near].max() < 0.15
+
+
+def test_a_blend_draws_both_sets_by_their_shares() -> None:
+    def scenes(count: int, name: str) -> list[Scene]:
+        return [Scene(np.zeros((30, 30), np.float32), name=f"{name}{i}") for i in range(count)]
+
+    blend = Blend(scenes(7, "a"), scenes(30, "b"), 0.25)
+    names = [blend[index].name for index in range(len(blend))]
+    assert {name for name in names if name[0] == "a"} == {f"a{i}" for i in range(7)}
+    assert {name for name in names if name[0] == "b"} == {f"b{i}" for i in range(30)}
+    assert sum(name[0] == "b" for name in names) == 0.25 * len(names)
 
 
 def test_the_eight_symmetries_are_different() -> None:
