@@ -37,6 +37,7 @@ _ROBUST: Mapping[str, Any] = {
     **_QUICK,
     "lost_px": 8.0,
     "intensity": "ridges",
+    "polarity": "auto",
     "wide_blur": 0.5,
     "gamma": 0.9,
     "weight_decay": 0.0,
@@ -84,8 +85,8 @@ PRESETS: Mapping[str, Preset] = {
         data="",
         config={
             **_ROBUST,
-            "num_iterations": 120,
-            "polarity": "auto",
+            "num_iterations": 240,
+            "evaluate_every_iterations": 20,
             "symmetries": True,
             "synthetic": "mixed",
             "folds": 4,
