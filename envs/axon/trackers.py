@@ -52,7 +52,8 @@ class Trackers:
     def __init__(self, scenes: Scenes, count: int, options: TrackingOptions) -> None:
         self.options = options
         reach = max(options.scales) * options.view_scale * (WINDOW_PX // 2)
-        blurs = [options.wide_blur * spacing if spacing > 1 else 0.0 for spacing in options.scales]
+        spread = options.wide_blur * options.view_scale
+        blurs = [spread * spacing if spacing > 1 else 0.0 for spacing in options.scales]
         self.bank = SceneBank(scenes, int(np.ceil(reach)) + 2, options.centreline_px, blurs)
         self.position = np.full((count, 2), np.nan)
         self.end = np.full((count, 2), np.nan)
