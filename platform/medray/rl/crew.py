@@ -35,18 +35,10 @@ class Crew(Protocol):
         """Nobody works any more."""
 
 
-class CrewHere:
-    """One env runner and the learner, in this process. Needs no Ray cluster."""
+class _Learning:
+    """The part of a crew that learns, by a learner in this process or elsewhere."""
 
-    def __init__(self, problem: PolicyProblem, seed: int, *, precision: Precision = "fp32") -> None:
-        config = ppo_config(problem, seed=seed, precision=precision)
-        self._num_episodes = problem.settings.episodes_per_iteration
-        self._runner = RoundRunner(config=config, worker_index=0)
-        self._learner: EpisodeLearner = config.build_learner()
-
-    def sample(self, number: int) -> list[SingleAgentEpisode]:
-        """See `Crew.sample`."""
-        return self._runner.play(number, 0, self._num_episodes, self._learner.actor_weights())
+    _learner: Any
 
     def learn(self, episodes: list[SingleAgentEpisode], number: int, seed: int) -> dict[str, float]:
         """See `Crew.learn`."""
@@ -60,12 +52,26 @@ class CrewHere:
         """See `Crew.restore`."""
         self._learner.restore(weights, optimizer)
 
+
+class CrewHere(_Learning):
+    """One env runner and the learner, in this process. Needs no Ray cluster."""
+
+    def __init__(self, problem: PolicyProblem, seed: int, *, precision: Precision = "fp32") -> None:
+        config = ppo_config(problem, seed=seed, precision=precision)
+        self._num_episodes = problem.settings.episodes_per_iteration
+        self._runner = RoundRunner(config=config, worker_index=0)
+        self._learner = config.build_learner()
+
+    def sample(self, number: int) -> list[SingleAgentEpisode]:
+        """See `Crew.sample`."""
+        return self._runner.play(number, 0, self._num_episodes, self._learner.actor_weights())
+
     def close(self) -> None:
         """See `Crew.close`."""
         self._runner.stop()
 
 
-class CrewOnRay:
+class CrewOnRay(_Learning):
     """Env runners as actors, each with a share of the episodes. One that is lost starts again and plays its share.
 
     Args:
@@ -94,7 +100,7 @@ class CrewOnRay:
         self._runners = [actor.remote(config=config, worker_index=1 + index) for index in range(num_runners)]
         even, more = divmod(problem.settings.episodes_per_iteration, num_runners)
         self._shares = [even + (index < more) for index in range(num_runners)]
-        self._learner: Any = LearnerActor(config) if use_gpu else config.build_learner()
+        self._learner = LearnerActor(config) if use_gpu else config.build_learner()
 
     def sample(self, number: int) -> list[SingleAgentEpisode]:
         """See `Crew.sample`."""
@@ -108,18 +114,6 @@ class CrewOnRay:
         ]
         with _cause():
             return [episode for episodes in ray.get(calls) for episode in episodes]
-
-    def learn(self, episodes: list[SingleAgentEpisode], number: int, seed: int) -> dict[str, float]:
-        """See `Crew.learn`."""
-        return self._learner.learn(episodes, iteration=number, seed=seed)
-
-    def snapshot(self) -> dict[str, Any]:
-        """See `Crew.snapshot`."""
-        return self._learner.snapshot()
-
-    def restore(self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any] | None = None) -> None:
-        """See `Crew.restore`."""
-        self._learner.restore(weights, optimizer)
 
     def close(self) -> None:
         """See `Crew.close`."""
