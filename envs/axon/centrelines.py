@@ -16,12 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.axon.polyline import heading_of, length_of
 from envs.axon.swc import read_swc, without_repeats
 
 FloatArray = NDArray[np.float64]
 SUFFIXES = (".swc", ".json")
-HEADING_PX = 5.0
-"""Length over which a branch's first direction is taken."""
 
 
 @dataclass(frozen=True)
@@ -76,38 +75,6 @@ class Centrelines:
     shape: tuple[int, int] | None = None
     polarity: Literal["bright", "dark"] | None = None
     source: str = ""
-
-
-def heading_of(points: FloatArray, length_px: float = HEADING_PX) -> FloatArray:
-    """Unit vector (2,) from the first point of a polyline to where it is ``length_px`` of arc further on, or ends."""
-    along = arc_lengths(points)
-    reach = min(length_px, float(along[-1]))
-    target = np.array([np.interp(reach, along, points[:, axis]) for axis in (0, 1)])
-    step = target - points[0]
-    size = float(np.hypot(*step))
-    if size == 0:  # a loop that is back after 5 px
-        step = points[1] - points[0]
-        size = float(np.hypot(*step))
-    return np.asarray(step / size)
-
-
-def arc_lengths(points: FloatArray) -> FloatArray:
-    """Arc length (n,) from the first point of a polyline to each of its points."""
-    steps = np.hypot(*np.diff(points, axis=0).T)
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
-def length_of(points: FloatArray) -> float:
-    """Arc length of a polyline; 0 for a single point."""
-    return float(arc_lengths(points)[-1])
-
-
-def resampled(points: FloatArray, spacing_px: float = 1.0) -> FloatArray:
-    """A polyline (n, 2) with points about ``spacing_px`` of arc apart, its first and last kept: (m, 2)."""
-    along = arc_lengths(points)
-    count = max(round(float(along[-1]) / spacing_px), 1) + 1
-    places = np.linspace(0.0, along[-1], count)
-    return np.stack([np.interp(places, along, points[:, axis]) for axis in (0, 1)], axis=1)
 
 
 def read_centrelines(path: str | Path) -> Centrelines:

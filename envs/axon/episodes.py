@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.axon.options import TrackingOptions
+from envs.axon.polyline import heading_of
 from envs.axon.scene import Scene, Scenes
-
-_UNKNOWN = np.full(2, np.nan)
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,4 @@ def ends_of(
     if scene.centreline is None:
         raise ValueError(f"{scene.name or 'the scene'} has no centreline: give a start point and a heading")
     line = scene.centreline[::-1] if backwards else scene.centreline
-    arc = np.linalg.norm(line - line[0], axis=1)
-    far = line[int((arc >= 5).argmax())] if (arc >= 5).any() else line[-1]
-    along = far - line[0]
-    length = float(np.linalg.norm(along))
-    return line[0].copy(), along / length if length else _UNKNOWN, line[-1].copy()
+    return line[0].copy(), heading_of(line), line[-1].copy()

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import interpolate, ndimage
 
 from envs.axon.intensity import by_percentile
-from envs.axon.scene import Scene, line_map, resample
+from envs.axon.polyline import resample
+from envs.axon.scene import Scene, line_map
 
 Range = tuple[float, float]
 """Drawn evenly from this interval, once per image."""

@@ -1,4 +1,4 @@
-"""Gray values as trackers see them: 0 to 1, structures bright."""
+"""Gray values as the paper's trackers see them: 0 to 1, structures bright."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 PERCENTILE = 99.5
 
 
-def by_percentile(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Divided by its 99.5th percentile and clipped to 0 .. 1; structures must be bright already.
+def by_percentile(image: NDArray[Any], field: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """Linear from the lowest value (0) to the 99.5th percentile (1), clipped; structures must be bright already.
+
+    Args:
+        image: of any shape.
+        field: pixels that the two are taken from; all unless given.
 
     Raises:
-        ValueError: the image has no such percentile above 0: it is empty or black.
+        ValueError: it is empty or the same value everywhere.
     """
-    top = float(np.percentile(image, PERCENTILE)) if image.size else 0.0
-    if not top > 0:
-        raise ValueError("the image is empty or black: its gray values do not reach above 0")
-    return (np.asarray(image, np.float32) / np.float32(top)).clip(0, 1)
+    plane = np.asarray(image, np.float32)
+    values = plane if field is None else plane[field]
+    if not values.size or values.min() == values.max():
+        raise ValueError("the image is empty or the same value everywhere: there is nothing to track")
+    low, high = float(values.min()), float(np.percentile(values, PERCENTILE))
+    if high <= low:  # structures so sparse that the percentile is background
+        high = float(values.max())
+    return ((plane - low) / np.float32(high - low)).clip(0, 1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from envs.axon.field import Mask, field_of_view
-from envs.axon.intensity import PERCENTILE
+from envs.axon.intensity import by_percentile
 from envs.axon.pictures import check_plane
 from envs.axon.ridges import find_ridges
 
@@ -81,11 +81,7 @@ def polarity_of(image: NDArray[Any], field: Mask | None = None) -> Literal["brig
 
 
 def _by_percentile(plane: FloatImage, field: Mask) -> FloatImage:
-    values = plane[field]
-    low, high = float(values.min()), float(np.percentile(values, PERCENTILE))
-    if high <= low:  # structures so sparse that the percentile is background
-        high = float(values.max())
-    scaled = np.clip((plane - low) / max(high - low, 1e-12), 0, 1)
+    scaled = by_percentile(plane, field)
     return _faded(scaled, field, float(np.median(scaled[field])))
 
 

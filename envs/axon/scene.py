@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from envs.axon.polyline import resample
 
 FAR_PX = 12.0
 """Distances are known up to here: more than the 11 px beyond which the paper calls a tracker lost."""
@@ -116,12 +118,3 @@ def line_map(line: NDArray[np.float64], shape: Sequence[int]) -> LineMap:
     along = along.clip(-reach[0], reach[1])
     distance = np.sqrt((off_x - along * tangent[nearest, 0]) ** 2 + (off_y - along * tangent[nearest, 1]) ** 2)
     return LineMap(np.minimum(distance, FAR_PX).astype(np.float32), nearest, points)
-
-
-def resample(line: NDArray[Any], spacing: float) -> NDArray[np.float64]:
-    """A polyline with points at equal steps of at most ``spacing`` px along it; both ends stay."""
-    line = np.asarray(line, np.float64)
-    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    count = max(2, int(np.ceil(arc[-1] / spacing)) + 1)
-    at = np.linspace(0.0, arc[-1], count)
-    return np.stack([np.interp(at, arc, line[:, 0]), np.interp(at, arc, line[:, 1])], axis=1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from envs.axon.episodes import Beginning, begin
 from envs.axon.generator import SyntheticScenes
 from envs.axon.options import TrackingOptions
+from envs.axon.polyline import arc_lengths
 from envs.axon.rendering import Screen, draw_tracker
 from envs.axon.scene import Scenes
 from envs.axon.spaces import action_space, observation_space
@@ -65,7 +66,7 @@ class AxonTrackingEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         self.trackers.place(_HERE, [episode.scene], episode.start[None], episode.heading[None], episode.end[None])
         self.path = [self.trackers.position[0].copy()]
         self._show()
-        return self._observation(), self._info(0.0, self._distance())
+        return self._observation(), self._info(0.0, float(self.trackers.distance(_HERE)[0]))
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Move by a displacement (x, y), px."""
@@ -102,10 +103,6 @@ class AxonTrackingEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
     def _observation(self) -> dict[str, NDArray[Any]]:
         return {name: value[0] for name, value in self.trackers.observe().items()}
 
-    def _distance(self) -> float:
-        column, row = np.rint(self.trackers.position[0]).astype(int) + self.trackers.bank.margin
-        return float(self.trackers.bank.distances[self.trackers.scene_slot(0), row, column])
-
     def _info(self, step_px: float, distance_px: float) -> dict[str, Any]:
         position, end = self.trackers.position[0], self.trackers.end[0]
         return {
@@ -122,7 +119,7 @@ class AxonTrackingEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
             return 0.0
         if np.array_equal(end, line[0]):
             line = line[::-1]
-        arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+        arc = arc_lengths(line)
         return float(arc[np.linalg.norm(line - position, axis=1).argmin()] / arc[-1])
 
     def _picture(self) -> NDArray[np.uint8]:

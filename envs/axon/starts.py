@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.axon.centrelines import heading_of
+from envs.axon.polyline import heading_of
 from envs.axon.swc import Swc, read_swc
 
 FloatArray = NDArray[np.float64]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.axon.centrelines import length_of
+from envs.axon.polyline import length_of
 from envs.axon.swc import swc_text
 
 FloatArray = NDArray[np.float64]

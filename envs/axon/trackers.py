@@ -75,9 +75,10 @@ class Trackers:
         assert scene is not None
         return scene
 
-    def scene_slot(self, tracker: int) -> int:
-        """Where the bank keeps the scene that a tracker is in."""
-        return int(self._slot[tracker])
+    def distance(self, which: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Distance (n,) of trackers from their centrelines, px, up to 12; that without a centreline."""
+        at = (np.rint(self.position[which]) + self.bank.margin).astype(np.intp)
+        return self.bank.distances[self._slot[which], at[:, 1], at[:, 0]]
 
     def place(
         self,
@@ -142,8 +143,7 @@ class Trackers:
         if options.history:
             self._draw(which, before, after)
         self._look(which)
-        at = (np.rint(after) + self.bank.margin).astype(np.intp)
-        distance = self.bank.distances[self._slot[which], at[:, 1], at[:, 0]]
+        distance = self.distance(which)
         terminated = np.linalg.norm(after - self.end[which], axis=1) <= options.reach_px
         if options.lost_px:
             terminated |= distance > options.lost_px

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from envs.axon.centrelines import heading_of, read_centrelines
+from envs.axon.centrelines import read_centrelines
 from envs.axon.pictures import read_picture
+from envs.axon.polyline import heading_of
 from envs.axon.preparation import prepare
 from medray.classical.minimal_path import minimal_paths, path_cost
 from medray.classical.ridge_following import FollowOptions, follow_ridges, to_middle

@@ -76,7 +76,7 @@ def test_headings_point_along_the_first_five_pixels() -> None:
     start, heading, end = ends_of(Scene(np.zeros((40, 60), np.float32), bent))
     np.testing.assert_array_equal(start, (0, 0))
     np.testing.assert_array_equal(end, (3, 20))
-    np.testing.assert_allclose(heading, (0.6, 0.8))
+    np.testing.assert_allclose(heading, np.array((3, 2)) / np.sqrt(13))  # 5 px of arc lead to (3, 2)
     np.testing.assert_allclose(ends_of(SCENE, backwards=True)[1], (-1, 0))
 
 

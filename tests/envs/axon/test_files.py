@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.axon.centrelines import Branch, Centrelines, parse_centrelines, point_outside, read_centrelines, resampled
+from envs.axon.centrelines import Branch, Centrelines, parse_centrelines, point_outside, read_centrelines
 from envs.axon.starts import Starts, read_starts, start_outside
 from envs.axon.swc import read_swc, swc_text
 from envs.axon.traces import Trace, traces_as_json, traces_as_swc
@@ -101,16 +101,6 @@ def test_centrelines_from_json(tmp_path: Path) -> None:
     assert branch.reversed().heading.tolist() == [0.0, -1.0]
     bare = parse_centrelines([[[0, 0], [3, 4]]], "here")
     assert (bare.shape, bare.branches[0].length_px) == (None, 5.0)
-
-
-def test_resampled_has_even_steps_along_the_line() -> None:
-    corner = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 7.4]])
-    even = resampled(corner, 2.0)
-    assert len(even) == 6  # 10.4 / 2 rounded, and one
-    np.testing.assert_allclose(even[1], [2.08, 0])
-    np.testing.assert_allclose(even[2], [3, 1.16])
-    assert even[-1].tolist() == [3.0, 7.4]
-    assert resampled(corner, 100.0).tolist() == [[0, 0], [3, 7.4]]
 
 
 def test_the_heading_of_a_short_branch_and_of_a_loop() -> None:

@@ -9,7 +9,8 @@ from scipy.spatial import cKDTree
 from envs.axon import SETTINGS, Scene, SyntheticScenes
 from envs.axon.bank import SceneBank
 from envs.axon.generator import draw
-from envs.axon.scene import line_map, resample
+from envs.axon.polyline import resample
+from envs.axon.scene import line_map
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -53,7 +53,7 @@ def test_the_border_is_zero_beyond_the_image() -> None:
 def test_the_critic_sees_the_centreline_where_the_actor_sees_the_image() -> None:
     trackers = _at((30.4, 24.8))
     margin = trackers.bank.margin
-    guide = trackers.bank.guides[trackers.scene_slot(0)][margin : margin + 50, margin : margin + 60]
+    guide = trackers.bank.guides[0][margin : margin + 50, margin : margin + 60]
     assert guide.max() > 0.95
     np.testing.assert_allclose(trackers.observe()["centreline"][0, -1], _expected(guide, (30.4, 24.8), 1), atol=1e-5)
 

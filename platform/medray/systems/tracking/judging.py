@@ -75,7 +75,7 @@ def write_branches(path: Path, traced: Sequence[TracedCase]) -> Path:
     writer: csv.DictWriter[str] | None = None
     for one in traced:
         for number, (score, trace) in enumerate(zip(one.scores(one.traces), one.traces, strict=True)):
-            row = {"case": one.case, "branch": number, "stopped": trace.stopped, "length_px": trace.length_px}
+            row = {"case": one.case, "branch": number, "stopped": trace.stopped, "trace_length_px": trace.length_px}
             row |= {name: round(value, 4) for name, value in score.metrics().items()}
             if writer is None:
                 writer = csv.DictWriter(buffer, list(row), lineterminator="\n")

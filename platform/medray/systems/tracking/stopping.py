@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from envs.axon.centrelines import arc_lengths
+from envs.axon.polyline import arc_lengths
 from envs.axon.traces import Trace
 from medray.metrics.tracing import COVERED_PX, DENSE_PX, densified, distance_to_line
 
