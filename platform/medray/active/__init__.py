@@ -1,0 +1,1 @@
+"""Active learning: which cases to have labelled next, by whom, and a loop that forgets nothing."""
