@@ -122,6 +122,11 @@ class ClaimResult:
         return bool(self.checks) and all(check.held for check in self.checks)
 
 
+Hosting = Literal["process", "workers", "books"]
+"""What a member of a team needs: a process with its cores (and GPU), where its loops run; as many training workers as
+the run has, for its loops; or next to nothing, since it only keeps books."""
+
+
 class Team(Protocol):
     """Objects that live as long as the run's stage and keep data of their own: the sites of a federated run."""
 
@@ -134,7 +139,8 @@ class Team(Protocol):
 
         Returns:
             member -> result. A member that went away (its process or node was lost) is left out; it is made anew and
-            can be called again once it is back. What a member raises is raised here.
+            can be called again once it is back. In a team that is ``patient`` its call is repeated instead until it is
+            answered, so its methods must bear that. What a member raises is raised here.
         """
 
 
@@ -145,6 +151,10 @@ class Workbench(Protocol):
     """The run directory."""
     seed: int
     """Of what is trained next; the run's until a system sets another, as a claim does for each of its seeds."""
+
+    @property
+    def place(self) -> str:
+        """Where ``out`` lasts: its own path, or its ``s3://`` url. For `medray.storage.ledger` and files of others."""
 
     @property
     def cache(self) -> SampleCache:
@@ -189,11 +199,24 @@ class Workbench(Protocol):
         """
 
     def team(
-        self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
+        self,
+        make_member: Callable[[Workbench, ItemT], Any],
+        items: Mapping[str, ItemT],
+        *,
+        name: str,
+        hosting: Hosting = "process",
+        patient: bool = False,
     ) -> AbstractContextManager[Team]:
         """Members that stay: ``make_member(workbench, item)`` for each, an actor of its own where there is Ray.
 
-        Each has a workbench like those of `map_runs`, under ``out/name/<member>/``. Members end with the context.
+        Each has a workbench of its own under ``out/name/<member>/``. Members end with the context.
+
+        Args:
+            make_member: makes a member, also anew after it was lost.
+            items: what each is made of, by member.
+            name: of the folder.
+            hosting: what the members need.
+            patient: whether calls to a lost member are repeated, or left out of the result.
         """
 
     def log(self, metrics: Mapping[str, float], *, name: str) -> None:
