@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,10 +13,15 @@ from typing import Any, TypeVar
 import torch
 
 from medray.engine.options import RunOptions
+from medray.engine.rundir import append_json
 from medray.engine.workbench import InProcessWorkbench, part_of_run
 from medray.system import Hosting
 
 ItemT = TypeVar("ItemT")
+
+
+SEATS = "seats.jsonl"
+"""In a member's folder: the processes it has lived in, for whoever looks for it in `ray list actors` or in a log."""
 
 
 class _Seat:
@@ -37,6 +44,7 @@ class _Seat:
             work.device = _own_device()
             self._member = self._make(work, self._item)
             self._work = work
+            append_json(work.out / SEATS, {"node": os.uname().nodename, "pid": os.getpid(), "since": time.time()})
         result = getattr(self._member, method)(*arguments)
         if self._work.mirror:
             self._work.mirror.push()
