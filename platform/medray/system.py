@@ -237,6 +237,7 @@ class Trained:
         about: plain values a prediction needs (label names, normalization, input kinds); saved as JSON.
         metrics: what training itself measured.
         fits: the gradient loops it ran, by name.
+        figures: pictures of how it was trained, for the run's report; a checkpoint does not hold them.
     """
 
     weights: Path | None
@@ -244,6 +245,7 @@ class Trained:
     metrics: Mapping[str, float] = field(default_factory=dict)
     fits: Mapping[str, FitResult] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,9 @@ class System(ABC, Generic[ConfigT]):
     a method without a gradient loop."""
     field_kinds: ClassVar[Mapping[str, Kind]] = {}
     """How fields of a user's folder or manifest are read where their name does not tell: ``{"psf": "array"}``."""
+
+    short_flags: ClassVar[tuple[str, ...]] = ()
+    """Fields of the config that can be given without their prefix: ``--budget 50`` for ``--config.budget 50``."""
 
     empty_labels: ClassVar[bool] = False
     """Whether a label map without any object is a case like others (healthy patients) and not a mistake."""
@@ -347,6 +352,14 @@ class System(ABC, Generic[ConfigT]):
     @abstractmethod
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """Score the trained system on cases it has not seen."""
+
+    def overview(self, found: Mapping[str, tuple[Trained, Evaluation]]) -> Sequence[Figure]:
+        """Pictures that show what was compared in one frame; none unless overridden.
+
+        Args:
+            found: variant -> its model and scores, this system's own first.
+        """
+        return ()
 
     @abstractmethod
     def predict(self, trained: Trained, request: PredictRequest) -> Prediction:
