@@ -33,7 +33,6 @@ from medray.metrics.classification import (
 from medray.system import FitResult, Row, Workbench
 from medray.systems.active_learning.network_task import NetworkTask
 from medray.systems.active_learning.task_networks import TaskNetwork, build_classifier
-from medray.systems.active_learning.task_settings import TaskSettings
 
 
 @dataclass(frozen=True)
@@ -45,22 +44,15 @@ class Judged:
 
 
 class ClassificationTask(NetworkTask[Judged]):
-    """What both classifications share.
-
-    Args:
-        settings: of the network.
-        classes: their names, in the order of the outputs.
-
-    Raises:
-        ValueError: images that the network cannot take.
-    """
+    """What both classifications share."""
 
     paper_epochs = 50
     paper_optimizer = "adam"
 
-    def __init__(self, settings: TaskSettings, classes: Sequence[str]) -> None:
-        super().__init__(settings, classes)
-        settings.check_size(segmentation=False)
+    @property
+    def smallest_px(self) -> int:
+        """See `NetworkTask.smallest_px`."""
+        return 64 if self.settings.network == "resnet18" else 16
 
     def build(self, mean: float, sd: float, *, start: bool = True) -> TaskNetwork:
         """See `NetworkTask.build`."""

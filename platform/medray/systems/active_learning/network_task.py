@@ -14,6 +14,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medray.active.task import Seen, Task, TaskScores
@@ -24,7 +25,7 @@ from medray.errors import UserError
 from medray.learner import SumCount, seed_of
 from medray.nn.weights import load_network
 from medray.system import FitResult, Workbench
-from medray.systems.active_learning.task_learner import NETWORK, TaskLearner, portions
+from medray.systems.active_learning.task_learner import NETWORK, TaskLearner, in_portions
 from medray.systems.active_learning.task_networks import TaskNetwork
 from medray.systems.active_learning.task_settings import TaskSettings
 
@@ -42,6 +43,9 @@ class NetworkTask(Task, Generic[OutcomeT]):
     Args:
         settings: of the network.
         classes: see `Task.classes`.
+
+    Raises:
+        ValueError: settings that the network cannot have.
     """
 
     paper_epochs: ClassVar[int]
@@ -53,6 +57,8 @@ class NetworkTask(Task, Generic[OutcomeT]):
 
     def __init__(self, settings: TaskSettings, classes: Sequence[str]) -> None:
         self.settings, self.classes = settings, tuple(classes)
+        if settings.image_size is not None and settings.image_size < self.smallest_px:
+            raise ValueError(f"image_size must be at least {self.smallest_px} px, got {settings.image_size}")
 
     @property
     def num_epochs(self) -> int:
@@ -63,6 +69,11 @@ class NetworkTask(Task, Generic[OutcomeT]):
     def optimizer(self) -> Literal["rmsprop", "adam"]:
         """The settings', else the paper's."""
         return self.settings.optimizer or self.paper_optimizer
+
+    @property
+    @abstractmethod
+    def smallest_px(self) -> int:
+        """Rows and columns below which normalization has nothing to average over."""
 
     @abstractmethod
     def build(self, mean: float, sd: float, *, start: bool = True) -> TaskNetwork:
@@ -114,14 +125,21 @@ class NetworkTask(Task, Generic[OutcomeT]):
         Raises:
             UserError: an image cannot be read, or they are not of one size.
         """
-        found = [torch.from_numpy(reader.image(case)) for case in cases]
-        for case, image in zip(cases, found, strict=True):
-            if image.shape != found[0].shape:
-                sizes = [" x ".join(map(str, one.shape[1:])) for one in (found[0], image)]
-                raise UserError(
-                    f"images are of different size ({cases[0].id} {sizes[0]}, {case.id} {sizes[1]}); give an image_size"
-                )
-        return torch.stack(found)
+        return self.stacked([reader.image(case) for case in cases], [case.id for case in cases])
+
+    def stacked(self, images: Sequence[NDArray[np.float32]], names: Sequence[str]) -> Tensor:
+        """Images (1, H, W) as a batch.
+
+        Raises:
+            UserError: they are not of one size, or too small for the network.
+        """
+        shapes = {image.shape: name for image, name in zip(images, names, strict=True)}
+        told = ", ".join(f"{name} {' x '.join(map(str, shape[1:]))}" for shape, name in shapes.items())
+        if len(shapes) > 1:
+            raise UserError(f"the network takes images of one size, and these differ: {told}; give an image_size")
+        if min(images[0].shape[1:]) < self.smallest_px:
+            raise UserError(f"the network takes images from {self.smallest_px} px on, got {told}; give an image_size")
+        return torch.from_numpy(np.stack(images))
 
     def train(self, work: Workbench, cases: Sequence[Case], validation: Sequence[Case], *, name: str) -> FitResult:
         """See `Task.train`."""
@@ -132,13 +150,13 @@ class NetworkTask(Task, Generic[OutcomeT]):
     def score(self, work: Workbench, weights: Path | None, cases: Sequence[Case]) -> TaskScores:
         """See `Task.score`."""
         infer = functools.partial(_outcomes, self, weights, work.seed, work.cache)
-        found = work.map(infer, portions(cases, _CASES_PER_TASK), name="score")
+        found = work.map(infer, in_portions(cases, _CASES_PER_TASK), name="score")
         return self.scores(cases, [outcome for part in found for outcome in part])
 
     def look(self, work: Workbench, weights: Path | None, cases: Sequence[Case]) -> Iterator[Seen]:
         """See `Task.look`; holds a few images at a time."""
         network, reader = self.load(weights, work.seed), self.reader(work.cache)
-        for part in portions(cases, _IMAGES_AT_ONCE):
+        for part in in_portions(cases, _IMAGES_AT_ONCE):
             with torch.inference_mode():
                 features = network.features(self.images(reader, part).to(network.mean.device))
                 probabilities = self.probabilities(network.head(features).float()).cpu()
@@ -165,7 +183,7 @@ class NetworkTask(Task, Generic[OutcomeT]):
     def _training_intensities(self, work: Workbench, cases: Sequence[Case], name: str) -> tuple[float, float]:
         """Mean and standard deviation over all pixels of all images."""
         moments = functools.partial(_moments, self, work.cache)
-        found = work.map(moments, portions(cases, _CASES_PER_TASK), name=f"{name}-intensities")
+        found = work.map(moments, in_portions(cases, _CASES_PER_TASK), name=f"{name}-intensities")
         count, total, squares = (sum(column) for column in zip(*found, strict=True))
         mean = total / count
         return mean, max(math.sqrt(max(squares / count - mean**2, 0.0)), _SMALLEST_SD)
@@ -187,7 +205,7 @@ def _outcomes(
 ) -> list[OutcomeT]:
     """What each case contributes to the scores. Runs as a Ray task."""
     network, reader, found = task.load(weights, seed), task.reader(cache), []
-    for part in portions(cases, _IMAGES_AT_ONCE):
+    for part in in_portions(cases, _IMAGES_AT_ONCE):
         with torch.inference_mode():
             logits = network(task.images(reader, part).to(network.mean.device)).float().cpu()
         found += [task.outcome(own, task.target(reader, case)) for own, case in zip(logits, part, strict=True)]

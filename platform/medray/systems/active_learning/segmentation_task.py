@@ -45,7 +45,11 @@ class SegmentationTask(NetworkTask[Confusion]):
         super().__init__(settings, classes)
         if settings.weights:
             raise ValueError("weights are those of a classifier; the U-Net starts from random ones")
-        settings.check_size(segmentation=True)
+
+    @property
+    def smallest_px(self) -> int:
+        """See `NetworkTask.smallest_px`: two pixels after four halvings."""
+        return 32
 
     def build(self, mean: float, sd: float, *, start: bool = True) -> TaskNetwork:
         """See `NetworkTask.build`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from medray.learner import Learner, Schedule, Step, SumCount
 if TYPE_CHECKING:
     from medray.systems.active_learning.network_task import NetworkTask
 
+ItemT = TypeVar("ItemT")
 NETWORK = "net"
 
 
@@ -59,7 +60,7 @@ class TaskLearner(Learner):
         self.reader = task.reader(cache)
         self.networks = nn.ModuleDict({NETWORK: task.build(mean, sd)})
         size = task.settings.batch_size
-        self.portions = [list(validation)] if task.ranks and validation else portions(validation, size)
+        self.portions = [list(validation)] if task.ranks and validation else in_portions(validation, size)
         self.schedule = Schedule(num_epochs=task.num_epochs, batch_size=size, monitor=task.metric, mode="max")
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
@@ -96,7 +97,7 @@ class TaskLearner(Learner):
         """Loss and metric of a portion."""
         device = next(self.networks.parameters()).device
         total, outcomes = torch.zeros((), dtype=torch.float64), list[Any]()
-        for cases in portions(self.portions[index], self.task.settings.batch_size):
+        for cases in in_portions(self.portions[index], self.task.settings.batch_size):
             batch = self._batch(cases)
             logits = self.networks[NETWORK](batch.image.to(device)).float().cpu()
             total += self.task.losses(logits, batch.target).sum()
@@ -108,6 +109,6 @@ class TaskLearner(Learner):
         return Batch(self.task.images(self.reader, cases), torch.stack(targets))
 
 
-def portions(cases: Sequence[Case], size: int) -> list[list[Case]]:
-    """Cases in their order, at most ``size`` at a time."""
-    return [list(cases[start : start + size]) for start in range(0, len(cases), size)]
+def in_portions(items: Sequence[ItemT], size: int) -> list[list[ItemT]]:
+    """Items in their order, at most ``size`` at a time."""
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]

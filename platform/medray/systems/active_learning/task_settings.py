@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-_SMALLEST = {"resnet18": 64, "small": 16}
-"""Shorter sides leave batch or group normalization nothing to average over."""
-_SMALLEST_UNET = 32
 _UNET_LEVELS = 5
 
 
@@ -42,14 +39,3 @@ class TaskSettings:
             )
         if self.weights and self.network != "resnet18":
             raise ValueError(f"weights are those of resnet18; the network {self.network} starts from random ones")
-
-    def check_size(self, *, segmentation: bool) -> None:
-        """Whether the network can take images of this size.
-
-        Raises:
-            ValueError: they are too small.
-        """
-        smallest = _SMALLEST_UNET if segmentation else _SMALLEST[self.network]
-        if self.image_size is not None and self.image_size < smallest:
-            name = "the U-Net" if segmentation else self.network
-            raise ValueError(f"image_size must be at least {smallest} px for {name}, got {self.image_size}")
