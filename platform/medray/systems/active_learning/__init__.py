@@ -1,0 +1,1 @@
+"""Which of many images to have labelled next."""
