@@ -187,7 +187,7 @@ def penalty(critic: nn.Module, latents: Tensor, mix: Tensor) -> Tensor:
     """
     labelled, unlabelled = latents.chunk(2)
     between = (mix * labelled + (1 - mix) * unlabelled).requires_grad_(True)
-    with _evaluating(critic):
+    with _evaluating(critic), torch.compiler.set_stance("force_eager"):  # compiled code cannot be derived twice
         (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return ((slope.square().sum(1) + 1e-12).sqrt() - 1).square()  # where the slope is 0, its length has no gradient
 
