@@ -17,7 +17,7 @@ class TaskSettings:
     unet_channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of the U-Net's five levels, finest first (four steps down and up); the paper does not tell them."""
     network: Literal["resnet18", "small"] = "resnet18"
-    """Classifier: ResNet-18 (paper), or four small residual blocks for images of 32 to 128 pixels."""
+    """Classifier: ResNet-18 (paper), or four convolutions for images of 32 to 128 pixels."""
     weights: str = ""
     """File of torchvision's ResNet-18 weights to start a classifier from (paper: ImageNet's); random where empty."""
     batch_size: int = 32
