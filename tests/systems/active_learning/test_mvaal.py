@@ -41,12 +41,12 @@ from medray.systems.active_learning.mvaal import (
 from medray.systems.active_learning.mvaal_networks import Critic, TwoDecoderVae
 
 SMALL = MvaalSettings(
-    image_size=16,
+    sampler_size=16,
     channels=(4, 8),
     latent=3,
     critic_channels=(8, 8),
-    batch_size=4,
-    epochs=2,
+    sampler_batch_size=4,
+    sampler_epochs=2,
     lr_vae=1e-3,
     lr_critic=1e-3,
 )
@@ -380,7 +380,7 @@ def test_prepared_ahead_is_the_same(tmp_path: Path) -> None:
     ids=lambda change: " ".join(change),
 )
 def test_every_variant_trains_in_half_precision_and_ranks(change: dict[str, Any], tmp_path: Path) -> None:
-    settings = replace(SMALL, epochs=1, **change)
+    settings = replace(SMALL, sampler_epochs=1, **change)
     cases = toy_cases("common", range(4)), toy_cases("rare", range(4))
     assert run(functools.partial(MvaalLearner, settings, *cases), tmp_path, precision="bf16")
     state = state_in(tmp_path)
@@ -399,7 +399,9 @@ def _rank(settings: MvaalSettings, folder: Path, view: SamplingRound) -> Any:
 
 # --- what it asks for ------------------------------------------------------------------------------------------
 
-LEARNS = replace(SMALL, channels=(8, 16), latent=8, critic_channels=(32, 32), batch_size=8, epochs=12, gamma_1=0.1)
+LEARNS = replace(
+    SMALL, channels=(8, 16), latent=8, critic_channels=(32, 32), sampler_batch_size=8, sampler_epochs=12, gamma_1=0.1
+)
 
 
 def _trained(settings: MvaalSettings, view: SamplingRound, folder: Path) -> Any:
@@ -484,9 +486,9 @@ def test_an_empty_pool_is_an_empty_ranking(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_size": 100, "channels": (4,) * 5}, r"multiple of 32.*got 100; try 128"),
+        ({"sampler_size": 100, "channels": (4,) * 5}, r"multiple of 32.*got 100; try 128"),
         ({"gamma_3": -1.0}, r"gamma_3 must be 0 or more, got -1"),
-        ({"batch_size": 0}, r"batch_size must be more than 0"),
+        ({"sampler_batch_size": 0}, r"sampler_batch_size must be more than 0"),
         ({"channels": ()}, r"channels wants at least one number"),
         ({"adversarial": "bce", "sigmoid_critic": True}, r"leave sigmoid_critic off"),
     ],

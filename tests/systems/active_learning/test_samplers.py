@@ -25,7 +25,9 @@ from medray.system import FitResult, Workbench
 from medray.systems.active_learning.mvaal import MvaalSampler, MvaalSettings
 from medray.systems.active_learning.samplers import SAMPLERS, distance_to_nearest, k_center, make_sampler
 
-SMALL = MvaalSettings(image_size=16, channels=(4, 8), latent=3, critic_channels=(8,), batch_size=4, epochs=1)
+SMALL = MvaalSettings(
+    sampler_size=16, channels=(4, 8), latent=3, critic_channels=(8,), sampler_batch_size=4, sampler_epochs=1
+)
 
 
 class Looks(Task):

@@ -52,9 +52,9 @@ _NORMALIZED_BY = 256
 class MvaalSettings:
     """The sampler's networks, losses and schedule."""
 
-    image_size: int = 128
+    sampler_size: int = 128
     """Rows and columns that the sampler sees, px (paper 128)."""
-    crop: int = 0
+    sampler_crop: int = 0
     """Side of the middle square that is cut out before that, px (paper 210 of BraTS' 240); 0 takes the whole image."""
     latent: int = 64
     """Dimensions of z (paper 64)."""
@@ -99,34 +99,34 @@ class MvaalSettings:
     """Learning rate of the VAE, delta_1 (paper 1e-4)."""
     lr_critic: float = 1e-4
     """Learning rate of the critic, delta_2 (paper 1e-4)."""
-    batch_size: int = 16
+    sampler_batch_size: int = 16
     """Labelled and as many unlabelled images in an update (paper 16)."""
-    epochs: int = 100
+    sampler_epochs: int = 100
     """Passes over the unlabelled images in a round (paper 100)."""
 
     def __post_init__(self) -> None:
         for name in (
-            "image_size",
+            "sampler_size",
             "latent",
             "vae_steps",
             "critic_steps",
-            "batch_size",
-            "epochs",
+            "sampler_batch_size",
+            "sampler_epochs",
             "lr_vae",
             "lr_critic",
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0, got {getattr(self, name)}")
-        for name in ("crop", "gamma_1", "gamma_2", "gamma_3", "kl_weight", "gradient_penalty"):
+        for name in ("sampler_crop", "gamma_1", "gamma_2", "gamma_3", "kl_weight", "gradient_penalty"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not self.channels or min((*self.channels, *self.critic_channels)) < 1:
             raise ValueError("channels wants at least one number, and all of them and of critic_channels at least 1")
-        if self.image_size % 2 ** len(self.channels):
+        if self.sampler_size % 2 ** len(self.channels):
             unit = 2 ** len(self.channels)
             raise ValueError(
-                f"image_size must be a multiple of {unit}, since {len(self.channels)} convolutions halve it, got "
-                f"{self.image_size}; try {unit * -(-self.image_size // unit)}, or fewer channels"
+                f"sampler_size must be a multiple of {unit}, since {len(self.channels)} convolutions halve it, got "
+                f"{self.sampler_size}; try {unit * -(-self.sampler_size // unit)}, or fewer channels"
             )
         if self.sigmoid_critic and self.adversarial == "bce":
             raise ValueError("bce has a sigmoid of its own; leave sigmoid_critic off, or take wgan_gp")
@@ -134,7 +134,11 @@ class MvaalSettings:
     @property
     def kl_factor(self) -> float:
         """What the divergence of an image, summed over latents, is multiplied with before the mean over pairs."""
-        reduced = {"pixels": 1 / (COPIES * self.image_size**2), "mean": 1 / self.latent, "sum": self.batch_size}
+        reduced = {
+            "pixels": 1 / (COPIES * self.sampler_size**2),
+            "mean": 1 / self.latent,
+            "sum": self.sampler_batch_size,
+        }
         return self.kl_weight * reduced[self.kl_reduction]
 
 
@@ -250,7 +254,7 @@ class MvaalLearner(Learner):
             numbers = field_statistics(self.read, [*labelled, *unlabelled], field)
             self.networks["vae"].statistics[modality] = torch.tensor(numbers)  # type: ignore[operator]
         self.schedule = Schedule(
-            num_epochs=settings.epochs, batch_size=settings.batch_size, validate_every_epochs=0
+            num_epochs=settings.sampler_epochs, batch_size=settings.sampler_batch_size, validate_every_epochs=0
         )  # fmt: skip
         self._beside: dict[int, int] = {}
 
@@ -355,7 +359,7 @@ class MvaalLearner(Learner):
 def build(settings: MvaalSettings) -> nn.ModuleDict:
     """The networks that the learner trains and the sampler ranks with."""
     vae = TwoDecoderVae(
-        settings.image_size,
+        settings.sampler_size,
         settings.channels,
         settings.latent,
         gray_channels=settings.gray_channels,
@@ -370,7 +374,7 @@ def build(settings: MvaalSettings) -> nn.ModuleDict:
 
 def reader(settings: MvaalSettings, cache: SampleCache | None) -> ModalReader:
     """Reads images as the networks take them."""
-    return ModalReader(settings.image_size, crop=settings.crop or None, cache=cache)
+    return ModalReader(settings.sampler_size, crop=settings.sampler_crop or None, cache=cache)
 
 
 def stacked(read: ModalReader, cases: Iterable[Case], field: str) -> Tensor:
