@@ -61,6 +61,7 @@ def test_a_mask_is_found_by_the_case_with_slashes_and_by_its_path(masks: Campaig
 def test_a_note_beside_a_mask_is_kept(masks: Campaign) -> None:
     masks.annotator.draw("a", square())
     masks.annotator.fill({"a": {"note": "border unclear", "status": "done"}})
+    masks.annotator.fill({}, name="an empty one.csv")
     assert [answer.note for answer in masks.collect().answers] == ["border unclear"]
 
 
@@ -71,9 +72,7 @@ def test_the_same_mask_in_two_formats_counts_once_and_another_one_is_told(masks:
     assert masks.collect().problems == ()
     masks.take()
     masks.annotator.draw("a", square(at=4), suffix=".bmp")
-    assert masks.problem() == (
-        "round-000/labels/a.bmp: it does not agree with round-000/labels/a.png, which was there first and stands"
-    )
+    assert masks.problem() == ("round-000/labels/a.bmp: it does not agree with round-000/labels/a.png, which stands")
 
 
 def lossy(annotator: Annotator) -> None:
@@ -103,7 +102,10 @@ def elsewhere(annotator: Annotator) -> None:
             lambda one: one.draw("a", np.arange(192).reshape(12, 16)),
             "it holds the values 2, 3, 4, 5, 6 and 185 more; expected 0 background, 1 (or 255) lesion",
         ),
-        (lambda one: one.draw("a", 0 * square()), "it is empty; if nothing is there, write none into the column label"),
+        (
+            lambda one: one.draw("a", 0 * square()),
+            'it is empty; if nothing is there, write "none" into the column label as well',
+        ),
         (lambda one: one.draw("", square(), name="z9"), "no case that was asked for is called 'z9'"),
         (lambda one: one.draw("never asked", square()), "case 'never asked' was not asked for"),
         (lambda one: one.save("labels/a.png", b""), "it is empty (0 bytes)"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,7 +133,8 @@ class LocalExchange(Exchange):
         path = write_bytes(self._root / name, data)
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # the name too, not the content alone
+            with suppress(OSError):  # some network shares sync files only
+                os.fsync(descriptor)  # the name too, not the content alone
         finally:
             os.close(descriptor)
 
