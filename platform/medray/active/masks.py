@@ -109,40 +109,47 @@ def _check_values(mask: NDArray[Any], rules: LabelRules) -> None:
 def _on_image(mask: Volume, image: Volume) -> NDArray[Any]:
     """The mask's values at the image's pixels, (H, W)."""
     kind = mask.header.get("format")
-    if kind == "raster" and mask.spatial_dims == 2:
+    if kind == "raster":
+        if mask.spatial_dims != 2:
+            raise UserError(f"it has {mask.shape[0]} pages where one picture is expected")
         return off_picture(mask.array[0], image)
     if kind == "array" and not has_position(mask):  # laid out as the array that the image is read as
         if mask.shape != image.shape:
             raise UserError(f"it is an array of {mask.shape} where the image is one of {image.shape}")
         return mask.array[0]
+    index = _voxels_of(mask, image)
+    if index is None:
+        raise UserError(f"it does not lie on the image: {_difference(mask, image)}")
     voxels = mask.array[0] if mask.spatial_dims == 3 else mask.array[0][..., None]
-    to_voxel = np.linalg.inv(mask.affine) @ image.affine
-    pixels = np.indices((*image.shape, 1)).reshape(3, -1)
-    exact = to_voxel[:3, :3] @ pixels + to_voxel[:3, 3:]
-    index = np.rint(exact).astype(np.int64)
-    inside = (index >= 0).all() and (index < np.reshape(voxels.shape, (3, 1))).all()
-    if not inside or np.abs(exact - index).max() > _TOLERANCE_PX or not _covers(index, voxels.shape, image.shape):
-        raise UserError(f"it does not lie on the image: {_difference(mask, image, to_voxel)}")
     found: NDArray[Any] = voxels[tuple(index)].reshape(image.shape)
     return found
 
 
-def _covers(index: NDArray[np.int64], shape: tuple[int, ...], image_shape: tuple[int, ...]) -> bool:
-    """Whether the image's pixels are a whole plane of the mask's voxels, none left out and none taken twice."""
+def _voxels_of(mask: Volume, image: Volume) -> NDArray[np.int64] | None:
+    """The mask's voxel at each of the image's pixels, (3, H * W); None unless they are a whole plane of its voxels."""
+    shape = mask.shape if mask.spatial_dims == 3 else (*mask.shape, 1)
+    to_voxel = np.linalg.inv(mask.affine) @ image.affine
+    exact = to_voxel[:3, :3] @ np.indices((*image.shape, 1)).reshape(3, -1) + to_voxel[:3, 3:]
+    nearest = np.rint(exact)
+    inside = (nearest >= 0).all() and (nearest < np.reshape(shape, (3, 1))).all()
+    if not inside or np.abs(exact - nearest).max() > _TOLERANCE_PX:
+        return None
+    index = nearest.astype(np.int64)
     across = [n for n, places in zip(shape, index, strict=True) if places.min() != places.max()]
-    distinct = len(np.unique(np.ravel_multi_index(tuple(index), shape)))
-    return distinct == index.shape[1] and sorted(across) == sorted(n for n in image_shape if n > 1)
+    no_voxel_twice = len(np.unique(np.ravel_multi_index(tuple(index), shape))) == index.shape[1]
+    none_left_out = sorted(across) == sorted(n for n in image.shape if n > 1)
+    return index if no_voxel_twice and none_left_out else None
 
 
-def _difference(mask: Volume, image: Volume, to_voxel: NDArray[np.float64]) -> str:
-    def text(shape: tuple[int, ...]) -> str:
-        return " x ".join(str(n) for n in shape)
-
-    turned = np.rint(to_voxel[:2, :2])
+def _difference(mask: Volume, image: Volume) -> str:
+    """Why a mask does not lie on its image, and what to do."""
+    if not has_position(image):
+        return "the image has no position in the patient; save its mask as PNG"
+    turned = np.rint((np.linalg.inv(mask.affine) @ image.affine)[:2, :2])
     if not has_position(mask):
         reason = "its header gives no position in the patient"
-    elif mask.shape != image.shape and mask.spatial_dims == 2:
-        reason = f"it has {text(mask.shape)} pixels, the image {text(image.shape)}"
+    elif mask.spatial_dims == 2 and mask.shape != image.shape:
+        reason = f"it is a grid of {_by(mask.shape)} where the image has {_by(image.shape)}"
     elif np.array_equal(np.abs(turned), np.eye(2)) and (turned < 0).any():
         reason = "it is mirrored"
     elif np.array_equal(np.abs(turned), np.eye(2)[::-1]):
@@ -150,3 +157,7 @@ def _difference(mask: Volume, image: Volume, to_voxel: NDArray[np.float64]) -> s
     else:
         reason = "its position or pixel size is another one"
     return f"{reason}; draw it on the image itself and save it on the image's grid"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
