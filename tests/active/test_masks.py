@@ -328,7 +328,7 @@ def turned(**changes: float) -> np.ndarray:
         ),
         (np.ones((20, 20, 5), np.uint8), AXIAL, "its position or pixel size is another one"),
     ],
-    ids="mirrored no_position transposed pixel_size swapped shifted few_slices finer larger".split(),
+    ids=["mirrored", "no_position", "transposed", "pixel_size", "swapped", "shifted", "few_slices", "finer", "larger"],
 )
 def test_masks_that_do_not_lie_on_the_image_are_told(
     brain: Campaign, mask: np.ndarray, affine: np.ndarray, reason: str
