@@ -1,17 +1,20 @@
-"""The lungs in a frontal chest radiograph by a shape that is laid over the film and bent to its intensities.
+"""The lungs in a frontal chest radiograph: an outline is laid over the film and bent to its intensities.
 
-For auxiliary images where nobody drew masks. No training: a generic outline of two lungs stands for what anatomy is
-likely, the film's own intensities decide where they can. Four steps, on the film at 128 x 128:
+For auxiliary images where nobody drew masks. Nothing is trained: a generic outline of two lungs says what anatomy is
+likely, the film's own intensities what it is here. Four steps, at 128 x 128:
 
-1. contrast: percentiles to [0, 1], contrast-limited histogram equalization (Pizer et al., CVGIP 1987), a little blur;
-2. placement: of many shifts and scales of the outline, the one that is darkest inside compared with a band around it;
-3. region: the posterior of two Gaussians per lung (inside, around it) with the outline's signed distance as the prior,
-   fitted by expectation maximization (atlas-based, as Van Leemput et al., TMI 1999, do it for brains);
-4. shape: the largest piece on each side, holes filled, opened and closed.
+1. contrast: percentiles to [0, 1], the air beside the patient painted over, contrast-limited histogram equalization
+   (Pizer et al., CVGIP 1987), a little blur;
+2. placement: of 2000 shifts and scales of the outline, and of 100 around the best one, the one that is darkest inside
+   compared with a band around it;
+3. region: for each lung the posterior of two Gaussians (inside, around it), the prior being the distance to the placed
+   outline, fitted by expectation maximization (as Van Leemput et al., TMI 1999, segment brains with an atlas);
+4. shape: the largest piece, opened, closed and filled.
 
-Where a lung's region is implausible (its size, or how far it is from the outline) the placed outline stands in for it.
-The film is upright, with the patient's right on the left. Masks are (H, W); the settings were chosen by looking at films
-and on the phantom, see docs/systems/mvaal.md.
+A lung whose region overlaps little with its outline (it is white, or the film is unusual) gets the placed outline.
+
+Films are (H, W), rows from head to feet, with the patient's right side on the left, as picture files have them; bones
+are bright. The settings were chosen by looking at 90 films.
 """
 
 from __future__ import annotations
@@ -30,16 +33,17 @@ from skimage.morphology import disk, reconstruction
 from skimage.transform import resize
 
 from medray.data.case import Case, FieldRef, Volume
+from medray.errors import UserError
 
 FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 METHOD = "outline 1"
-"""Changes when masks do."""
+"""Part of a mask's fingerprint; another one whenever masks change."""
 
 _SIZE = 128
-_SHAPE_SIZE = 96
-_MARGIN = 0.35
+_AIR, _RIM = 0.35, 0.05  # how dark it is, and how high the walls around it may be, in parts of the contrast
+_SHAPE_SIZE, _MARGIN = 96, 0.35  # of the array that holds an outline, px, and around its box, in parts of the box
 # fmt: off
 _PLAIN = (  # a lung in its box: from the side (0) to the middle (1), from the apex (0) to the base (1)
     (0.62, 0.00), (0.45, 0.05), (0.28, 0.17), (0.15, 0.34), (0.06, 0.54), (0.02, 0.74), (0.00, 0.96), (0.04, 1.00),
@@ -51,14 +55,16 @@ _WITH_HEART = (  # the other one gives way to the heart
     (0.90, 0.08), (0.78, 0.01),
 )
 # fmt: on
-_TYPICAL = np.array([0.50, 0.06, 0.33, 0.14, 0.62])
+_TYPICAL = np.array([0.50, 0.06, 0.33, 0.14, 0.62])  # a placement, see `_outline`
 _SPREAD = np.array([0.05, 0.02, 0.04, 0.06, 0.14])
 _LOW, _HIGH = np.array([0.40, 0.02, 0.20, 0.00, 0.36]), np.array([0.60, 0.11, 0.40, 0.28, 0.92])
-_COARSE, _FINE = 600, 200
-_BELIEF = 0.03
-_BAND, _BASE = 0.06, 0.82
-_LARGER = 0.2  # else only the darkest part of the lungs is found
-_AIR, _RIM = 0.35, 0.05
+_COARSE, _FINE = 2000, 100
+_BAND, _BASE = 0.06, 0.82  # width of the band, and where its lower part begins
+_LOWEST = 0.95  # row below which lungs hardly reach
+_BELIEF = 0.03  # contrast that a placement must gain to be a standard deviation off
+_LARGER = 0.2  # 0 would find the darkest part of the lungs only
+_REACH, _STEEP, _MOST = 0.06, 0.015, 4.0  # of the prior: where it ends, its slope, its largest log odds
+_OVERLAP = 0.6
 
 
 def lung_mask(image: NDArray[np.generic]) -> Mask:
@@ -68,7 +74,7 @@ def lung_mask(image: NDArray[np.generic]) -> Mask:
         image: (H, W), brighter where more is absorbed (bones are bright).
 
     Returns:
-        (H, W). Never empty: see the module's text for what happens where the lungs cannot be told.
+        (H, W). Never empty: where lungs cannot be told, they are where lungs mostly are.
 
     Raises:
         ValueError: the image is not 2D.
@@ -76,10 +82,45 @@ def lung_mask(image: NDArray[np.generic]) -> Mask:
     if image.ndim != 2:
         raise ValueError(f"a radiograph is (rows, columns), got the shape {image.shape}")
     film = _contrast(np.asarray(image, dtype=np.float64))
-    depths = _outline(_place(film))
-    lungs = [_lung(film, depth) for depth in depths]
-    mask = np.logical_or(*lungs)
+    mask = np.logical_or(*(_lung(film, depth) for depth in _outline(_place(film))))
     return np.asarray(resize(mask.astype(np.float64), image.shape, order=1, anti_aliasing=False) > 0.5)
+
+
+@dataclass(frozen=True)
+class LungMaskOf:
+    """A field that is the lung mask of another one, found when loaded.
+
+    Attributes:
+        image: the radiograph, as a picture file holds it.
+    """
+
+    image: FieldRef
+
+    def load(self) -> Volume:
+        """(1, H, W), uint8, 0 and 1, on the radiograph's grid.
+
+        Raises:
+            UserError: the radiograph cannot be read, or is not 2D.
+        """
+        film = self.image.load()
+        if not isinstance(film, Volume) or film.spatial_dims != 2:
+            raise UserError(f"{getattr(film, 'source', self.image)} is no 2D image where a radiograph is expected")
+        mask = lung_mask(film.array.mean(axis=0, dtype=np.float64))
+        return Volume(mask[None].astype(np.uint8), film.affine, f"lungs of {film.source}")
+
+    def fingerprint(self) -> str:
+        """The radiograph's and the method's."""
+        return f"{self.image.fingerprint()} {METHOD}"
+
+
+def with_lung_masks(cases: Sequence[Case]) -> list[Case]:
+    """Cases of radiographs with their lung masks as the field ``auxiliary``; those that have the field pass."""
+    return [
+        replace(case, fields={**case.fields, "auxiliary": LungMaskOf(case.fields["image"])})
+        if "image" in case.fields and "auxiliary" not in case.fields
+        else case
+        for case in cases
+    ]
 
 
 def _contrast(image: FloatArray) -> FloatArray:
@@ -140,45 +181,59 @@ def _outline(at: FloatArray, size: int = _SIZE) -> FloatArray:
 
 
 def _place(film: FloatArray) -> FloatArray:
-    """The best of many placements, see `_outline`; drawn around the typical one, then around the best so far."""
-    random = np.random.default_rng(0)
+    """The best of many placements, see `_outline`; from everywhere, then from around the best so far."""
+    places, weights, costs = _everywhere()
+    start = places[int(np.argmax(weights @ film[2::4, 2::4].ravel() - costs))]
+    nearby = start + 0.25 * _SPREAD * np.random.default_rng(1).normal(size=(_FINE, 5))
     small = film[1::2, 1::2]
-    candidates = np.clip(_TYPICAL + 1.5 * _SPREAD * random.normal(size=(_COARSE, 5)), _LOW, _HIGH)
-    best = max(candidates, key=lambda at: _fit(small, at))
-    nearby = np.clip(best + 0.3 * _SPREAD * random.normal(size=(_FINE, 5)), _LOW, _HIGH)
-    return np.asarray(max([best, *nearby], key=lambda at: _fit(small, at)))
+
+    def fit(at: FloatArray) -> float:
+        weight, cost = _weights(at, len(small))
+        return float((weight * small).sum() - cost)
+
+    return np.asarray(max([start, *np.clip(nearby, _LOW, _HIGH)], key=fit))
 
 
-def _fit(film: FloatArray, at: FloatArray) -> float:
-    """How much darker it is inside than in a band around, less what an unusual placement costs.
+@lru_cache(maxsize=1)
+def _everywhere() -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Placements (N, 5) that are tried on every film, with their weights (N, pixels) and costs (N,)."""
+    drawn = _TYPICAL + 1.5 * _SPREAD * np.random.default_rng(0).normal(size=(_COARSE, 5))
+    places = np.clip(drawn, _LOW, _HIGH)
+    made = [_weights(at, _SIZE // 4) for at in places]
+    return places, np.stack([weight.ravel() for weight, _ in made]), np.array([cost for _, cost in made])
 
-    The band counts in three parts, below, between and beside the lungs: else a part that is bright enough (the middle)
-    makes up for one that is not there (a diaphragm).
+
+def _weights(at: FloatArray, size: int) -> tuple[FloatArray, float]:
+    """How well a placement fits a film is the film times these weights, (size, size), summed, less this cost.
+
+    That is how much darker it is inside than in a band around, and what is unusual about the placement. The band counts
+    in three parts, below, between and beside the lungs: else one that is bright enough (the middle) would make up for
+    another that is not there (a diaphragm).
     """
-    depth = _outline(at, len(film)).max(axis=0)
+    depth = _outline(at, size).max(axis=0)
     inside, band = depth > 0, (depth <= 0) & (depth > -_BAND)
-    line = (np.arange(len(film)) + 0.5) / len(film)
+    line = (np.arange(size) + 0.5) / size
     middle, gap, width, top, height = at
     below = band & (line[:, None] > top + _BASE * height)
     between = band & ~below & (np.abs(line - middle)[None] < gap + 0.5 * width)
-    parts = [film[part].mean() for part in (below, between, band & ~below & ~between) if part.any()]
-    contrast = float(np.mean(parts) - film[inside].mean())
-    unusual = float((((at - _TYPICAL) / _SPREAD) ** 2).mean()) + (max(0.0, top + height - 0.95) / 0.03) ** 2
-    return contrast * float(inside.mean()) ** _LARGER - _BELIEF * unusual
+    parts = [part for part in (below, between, band & ~below & ~between) if part.any()]
+    weights = sum(part / (len(parts) * part.sum()) for part in parts) - inside / inside.sum()
+    unusual = float((((at - _TYPICAL) / _SPREAD) ** 2).mean()) + (max(0.0, top + height - _LOWEST) / 0.03) ** 2
+    return np.asarray(weights * inside.mean() ** _LARGER), _BELIEF * unusual
 
 
 def _lung(film: FloatArray, depth: FloatArray) -> Mask:
-    """One lung, given its placed outline."""
-    near = depth > -0.06
-    prior = np.clip(depth / 0.015, -4.0, 4.0)
+    """One lung, given the signed distance to its placed outline, (H, W)."""
+    near = depth > -_REACH
+    prior = np.clip(depth / _STEEP, -_MOST, _MOST)
     odds = prior
     for _ in range(6):
         inside = 1 / (1 + np.exp(-odds[near]))
-        odds = prior + np.clip(_evidence(film, film[near], inside), -4.0, 4.0)
+        odds = prior + np.clip(_evidence(film, film[near], inside), -_MOST, _MOST)
     region = _tidy((ndimage.gaussian_filter(odds, 1.0) > 0) & near)
     placed = depth > 0
     overlap = 2 * (region & placed).sum() / (region.sum() + placed.sum())
-    return region if overlap > 0.6 else placed
+    return region if overlap > _OVERLAP else placed
 
 
 def _evidence(film: FloatArray, values: FloatArray, inside: FloatArray) -> FloatArray:
