@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medray.figures.drawing import PALETTE
+from medray.figures.style import empty_figure, line_style, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_STYLES = ("-", "--", ":", "-.")
 
 
 def roc_figure(truth: ArrayLike, score: ArrayLike, names: Sequence[str], *, title: str = "") -> Figure:
@@ -30,18 +29,18 @@ def roc_figure(truth: ArrayLike, score: ArrayLike, names: Sequence[str], *, titl
     from sklearn.metrics import roc_auc_score, roc_curve
 
     truth, score = np.asarray(truth), np.asarray(score)
-    figure = _figure(5.6 if len(names) <= 8 else 8.0, 4.4)
+    figure = empty_figure(5.6 if len(names) <= 8 else 8.0, 4.4)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1.0, zorder=0)
     for label, name in enumerate(names):
         if 0 < truth[:, label].sum() < len(truth):
             false, true, _ = roc_curve(truth[:, label], score[:, label])
             area = roc_auc_score(truth[:, label], score[:, label])
-            axes.plot(false, true, label=f"{name}: {area:.3f}", linewidth=1.5, **_line(label))
+            axes.plot(false, true, label=f"{name}: {area:.3f}", linewidth=1.5, **line_style(label))
     axes.set_xlabel("1 - specificity", fontsize=9)
     axes.set_ylabel("sensitivity", fontsize=9)
     axes.set_box_aspect(1)
-    _tidy(axes)
+    tidy(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False, title="AUC")
     if title:
         axes.set_title(title, fontsize=10)
@@ -56,7 +55,7 @@ def auc_figure(names: Sequence[str], areas: Sequence[tuple[float, float, float]]
         areas: area, lower and upper bound of each; nan bounds are not drawn.
         title: above the panel.
     """
-    figure = _figure(5.6, 0.26 * len(names) + 1.2)
+    figure = empty_figure(5.6, 0.26 * len(names) + 1.2)
     axes = figure.add_subplot()
     places = np.arange(len(names))
     middle, low, high = np.asarray(areas, dtype=float).reshape(-1, 3).T
@@ -69,7 +68,7 @@ def auc_figure(names: Sequence[str], areas: Sequence[tuple[float, float, float]]
     axes.invert_yaxis()
     axes.set_xlim(min(0.45, float(np.nanmin([*low, *middle])) - 0.02) if len(names) else 0.45, 1.0)
     axes.set_xlabel("AUC", fontsize=8)
-    _tidy(axes)
+    tidy(axes)
     if title:
         axes.set_title(title, fontsize=10)
     return figure
@@ -84,7 +83,7 @@ def confusion_figure(counts: NDArray[np.int_], names: Sequence[str], *, title: s
         title: above the panel.
     """
     side = max(3.2, 0.6 * len(names) + 1.6)
-    figure = _figure(side + 0.4, side)
+    figure = empty_figure(side + 0.4, side)
     axes = figure.add_subplot()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -117,7 +116,7 @@ def examples_figure(
 
     columns = min(4, len(images))
     rows = math.ceil(len(images) / columns)
-    figure = _figure(2.3 * columns, 2.75 * rows + 0.3)
+    figure = empty_figure(2.3 * columns, 2.75 * rows + 0.3)
     for number, (image, caption, good) in enumerate(zip(images, captions, right, strict=True)):
         axes = figure.add_subplot(rows, columns, number + 1)
         show_image(axes, image)
@@ -155,21 +154,21 @@ def bands_figure(
     classes = np.asarray(classes)
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(3.4 * columns, 2.6 * rows + 0.4)
+    figure = empty_figure(3.4 * columns, 2.6 * rows + 0.4)
     for number, (name, (positions, curves)) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         for index, label in enumerate(names):
             own = curves[classes == index]
             if len(own):
                 low, middle, high = np.quantile(own, [(1 - coverage) / 2, 0.5, (1 + coverage) / 2], axis=0)
-                line = _line(index)
+                line = line_style(index)
                 axes.fill_between(positions, low, high, color=line["color"], alpha=0.2, linewidth=0)
                 axes.plot(positions, middle, label=label, linewidth=1.4, **line)
         if one is not None:
             axes.plot(positions, one[name], color="black", linewidth=1.0, label="this image")
         axes.set_title(name, fontsize=9)
         axes.set_xlabel(x_label, fontsize=8)
-        _tidy(axes)
+        tidy(axes)
         if number == 0:
             axes.legend(fontsize=7, frameon=False)
     if title:
@@ -189,7 +188,7 @@ def prediction_figure(
         title: above everything.
     """
     height = max(2.8, 0.24 * len(names) + 0.8)
-    figure = _figure(height + 4.6, height)
+    figure = empty_figure(height + 4.6, height)
     left, right = figure.subplots(1, 2, width_ratios=[height, 4.0])
     show_image(left, image)
     places = np.arange(len(names))
@@ -217,23 +216,3 @@ def show_image(axes: Axes, image: NDArray[np.generic]) -> None:
     axes.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=1)
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _line(index: int) -> dict[str, Any]:
-    """Color and dash of the n-th line; lines of one color differ in their dash."""
-    return {
-        "color": PALETTE[index % len(PALETTE)],
-        "linestyle": _STYLES[(index // len(PALETTE) + index) % len(_STYLES)],
-    }
-
-
-def _tidy(axes: Axes) -> None:
-    axes.tick_params(labelsize=7)
-    axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)

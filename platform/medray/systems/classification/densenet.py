@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from typing import Literal
 
-import torch
 from monai.networks.nets.densenet import DenseNet
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import nn
 
-from medray.errors import UserError
+from medray.nn.weights import load_published, read_state_dict
 
 Size = Literal["densenet121", "small"]
 _PUBLISHED = re.compile(r"(denselayer\d+)\.(norm|relu|conv)\.?([12])\.")
@@ -52,32 +48,10 @@ def load_imagenet_weights(network: DenseNet, path: Path) -> None:
     Raises:
         UserError: the file cannot be read, or holds another network.
     """
-    published = _read(path)
     features = {
         _PUBLISHED.sub(r"\1.layers.\2\3.", name): tensor
-        for name, tensor in published.items()
+        for name, tensor in read_state_dict(path).items()
         if name.startswith("features.")
     }
-    if "features.conv0.weight" in features:
-        features["features.conv0.weight"] = features["features.conv0.weight"].sum(dim=1, keepdim=True)
-    expected = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("features.")}
-    # Files older than PyTorch 0.4.1 lack the counters of batch normalization.
-    missing = [name for name in expected if name not in features and not name.endswith("num_batches_tracked")]
-    wrong = [n for n, tensor in features.items() if n not in expected or tensor.shape != expected[n].shape]
-    if missing or wrong:
-        raise UserError(f"{path} does not hold torchvision's DenseNet-121: {(missing + wrong)[0]} does not fit")
-    network.load_state_dict(features, strict=False)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"there are no weights at {path}") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise UserError(f"cannot read the weights in {path}: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no state dict (names and tensors)")
-    return content
+    body = nn.ModuleDict({"features": network.features})
+    load_published(body, features, path, "torchvision's DenseNet-121", first="features.conv0.weight")
