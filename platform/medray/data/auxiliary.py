@@ -34,7 +34,7 @@ def pair_modalities(cases: Sequence[Case], main: str, auxiliary: str) -> list[Ca
     wanted = [name for name in (main, auxiliary) if name]
     ready = [case for case in cases if not _is_loose(case, wanted)]
     loose = [case for case in cases if _is_loose(case, wanted)]
-    return [*ready, *(_renamed(case, main, auxiliary) for case in by_patient(loose, (main, auxiliary)))]
+    return [*ready, *(_renamed(case, main, auxiliary) for case in by_patient(loose, wanted))]
 
 
 def _is_loose(case: Case, wanted: Sequence[str]) -> bool:
