@@ -83,6 +83,14 @@ _ENTRIES = (
         inputs="fully sampled complex k-space (HDF5, NPZ, NPY) or magnitude volumes to train on; one scan to predict",
     ),
     Entry(
+        slug="mvaal",
+        target="medray.systems.active_learning.mvaal_system:Mvaal",
+        task="active_learning",
+        title="which cases to have labelled next, picked with the help of a second modality; the whole annotation loop",
+        paper="Khanal et al., MIUA 2023",
+        inputs="2D images or volumes, a second modality or mask of each, and labels of some; one image to predict",
+    ),
+    Entry(
         slug="stain_cyclegan",
         target="medray.systems.synthesis.stain_system:StainCycleGan",
         task="synthesis",

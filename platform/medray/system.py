@@ -122,6 +122,11 @@ class ClaimResult:
         return bool(self.checks) and all(check.held for check in self.checks)
 
 
+Hosting = Literal["process", "workers", "books"]
+"""What a member of a team needs: a process with its cores (and GPU), where its loops run; as many training workers as
+the run has, for its loops; or next to nothing, since it only keeps books."""
+
+
 class Team(Protocol):
     """Objects that live as long as the run's stage and keep data of their own: the sites of a federated run."""
 
@@ -134,7 +139,8 @@ class Team(Protocol):
 
         Returns:
             member -> result. A member that went away (its process or node was lost) is left out; it is made anew and
-            can be called again once it is back. What a member raises is raised here.
+            can be called again once it is back. In a team that is ``patient`` its call is repeated instead until it is
+            answered, so its methods must bear that. What a member raises is raised here.
         """
 
 
@@ -145,6 +151,10 @@ class Workbench(Protocol):
     """The run directory."""
     seed: int
     """Of what is trained next; the run's until a system sets another, as a claim does for each of its seeds."""
+
+    @property
+    def place(self) -> str:
+        """Where ``out`` lasts: its own path, or its ``s3://`` url. For `medray.storage.ledger` and files of others."""
 
     @property
     def cache(self) -> SampleCache:
@@ -189,11 +199,24 @@ class Workbench(Protocol):
         """
 
     def team(
-        self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
+        self,
+        make_member: Callable[[Workbench, ItemT], Any],
+        items: Mapping[str, ItemT],
+        *,
+        name: str,
+        hosting: Hosting = "process",
+        patient: bool = False,
     ) -> AbstractContextManager[Team]:
         """Members that stay: ``make_member(workbench, item)`` for each, an actor of its own where there is Ray.
 
-        Each has a workbench like those of `map_runs`, under ``out/name/<member>/``. Members end with the context.
+        Each has a workbench of its own under ``out/name/<member>/``. Members end with the context.
+
+        Args:
+            make_member: makes a member, also anew after it was lost.
+            items: what each is made of, by member.
+            name: of the folder.
+            hosting: what the members need.
+            patient: whether calls to a lost member are repeated, or left out of the result.
         """
 
     def log(self, metrics: Mapping[str, float], *, name: str) -> None:
@@ -214,6 +237,7 @@ class Trained:
         about: plain values a prediction needs (label names, normalization, input kinds); saved as JSON.
         metrics: what training itself measured.
         fits: the gradient loops it ran, by name.
+        figures: pictures of how it was trained, for the run's report; a checkpoint does not hold them.
     """
 
     weights: Path | None
@@ -221,6 +245,7 @@ class Trained:
     metrics: Mapping[str, float] = field(default_factory=dict)
     fits: Mapping[str, FitResult] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
 
 
 @dataclass(frozen=True)
@@ -267,6 +292,9 @@ class System(ABC, Generic[ConfigT]):
     a method without a gradient loop."""
     field_kinds: ClassVar[Mapping[str, Kind]] = {}
     """How fields of a user's folder or manifest are read where their name does not tell: ``{"psf": "array"}``."""
+
+    short_flags: ClassVar[tuple[str, ...]] = ()
+    """Fields of the config that can be given without their prefix: ``--budget 50`` for ``--config.budget 50``."""
 
     empty_labels: ClassVar[bool] = False
     """Whether a label map without any object is a case like others (healthy patients) and not a mistake."""
@@ -324,6 +352,14 @@ class System(ABC, Generic[ConfigT]):
     @abstractmethod
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """Score the trained system on cases it has not seen."""
+
+    def overview(self, found: Mapping[str, tuple[Trained, Evaluation]]) -> Sequence[Figure]:
+        """Pictures that show what was compared in one frame; none unless overridden.
+
+        Args:
+            found: variant -> its model and scores, this system's own first.
+        """
+        return ()
 
     @abstractmethod
     def predict(self, trained: Trained, request: PredictRequest) -> Prediction:

@@ -83,13 +83,23 @@ class Driver:
     """A driver in a process of its own, with a Ray of its own; see driver.py."""
 
     def __init__(self, folder: Path, subject: Subject) -> None:
+        self._start(folder, ["tests.chaos.driver", str(folder), subject.kind, str(subject.notes), str(subject.pace_s)])
+
+    @classmethod
+    def of(cls, module: str, folder: Path) -> Driver:
+        """A driver that is another module, called with the folder."""
+        driver = cls.__new__(cls)
+        driver._start(folder, [module, str(folder)])
+        return driver
+
+    def _start(self, folder: Path, module: list[str]) -> None:
         self.said = folder.with_name("said")
         self.said.parent.mkdir(parents=True, exist_ok=True)
         self._scratch = tempfile.TemporaryDirectory(prefix="mr", dir="/tmp", ignore_cleanup_errors=True)
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         with self.said.open("a") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.driver", folder, subject.kind, subject.notes, str(subject.pace_s)],
+                [sys.executable, "-m", *module],
                 env={**environment, "RAY_TMPDIR": self._scratch.name},
                 cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,

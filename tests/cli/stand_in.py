@@ -43,6 +43,7 @@ class StandInConfig:
 class StandIn(System[StandInConfig]):
     slug = "standin"
     config_class = StandInConfig
+    short_flags = ("feature_lr",)
     presets: ClassVar[Mapping[str, Preset]] = {
         "smoke": Preset(
             about="about a minute",

@@ -36,6 +36,15 @@ def test_no_arguments_train_with_the_smoke_preset(engine: SimpleNamespace) -> No
     assert asked.config.grid_spacing == (12, 8)
 
 
+def test_some_fields_go_without_their_prefix(engine: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(engine, "--feature-lr", "0.125").config.feature_lr == 0.125
+    assert train(engine, "--feature_lr=0.25").config.feature_lr == 0.25
+    capsys.readouterr()
+    assert "--crop" in refused(capsys, "--crop", "3", "4")
+    assert cli.run("standin", ["--help"]) == 0
+    assert "--feature-lr can be given without the prefix" in " ".join(capsys.readouterr().out.split())
+
+
 def test_flags_beat_variant_beats_preset_beats_paper(engine: SimpleNamespace) -> None:
     assert train(engine, "--preset", "paper").config.feature_lr == 1e-3
     assert train(engine, "--preset", "smoke").config.feature_lr == 0.5

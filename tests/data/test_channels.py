@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medray.data.auxiliary import pair_modalities
 from medray.data.case import Case
 from medray.data.channels import by_patient, of_modality
 from medray.data.fields import FileRef
@@ -57,3 +58,26 @@ def test_cases_of_one_modality() -> None:
     assert of_modality(found, "") == found
     with pytest.raises(UserError, match="no flair images; it has t1, t2"):
         of_modality(found, "flair")
+
+
+def test_two_modalities_become_main_and_auxiliary(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, {"p1": ("flair", "t1", "t2", "lesion"), "p2": ("t1",), "p3": ("flair",)})
+    cases = {case.id: case for case in pair_modalities(open_source(str(folder)).cases, "t1", "flair")}
+    assert {name: set(case.fields) for name, case in cases.items()} == {
+        "p1": {"image", "auxiliary", "label"},
+        "p2": {"image"},
+        "p3": {"auxiliary"},  # for the checks to name
+    }
+    assert [cases["p1"].volume(name).array.max() for name in ("auxiliary", "image", "label")] == [0, 1, 3]
+    with pytest.raises(UserError, match="no t1ce images; it has flair, t1"):
+        pair_modalities(open_source(str(folder)).cases, "t1ce", "flair")
+
+
+def test_fields_of_a_manifest_and_cases_that_are_paired_already() -> None:
+    file = FileRef("a.nii.gz")
+    named = Case("named", "a", {"t1": file, "flair": file})
+    ready = Case("ready", "b", {"image": file, "auxiliary": file}, {"modality": "t1"})
+    picture = Case("picture", "c", {"image": file})
+    found = pair_modalities([named, ready, picture], "t1", "flair")
+    assert found[:2] == [ready, picture]
+    assert (found[2].id, set(found[2].fields)) == ("named", {"image", "auxiliary"})

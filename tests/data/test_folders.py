@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medray.data.auxiliary import auxiliary_from
 from medray.data.case import Case, Source
+from medray.data.check import check_cases
 from medray.data.sources import open_source
 from medray.errors import UserError
 
@@ -166,6 +168,36 @@ def test_split_folders(tmp_path: Path) -> None:
         "validation/val": "validation",
         "test/test": "test",
     }
+
+
+def test_classes_with_several_masks_as_of_covid_qu_ex(tmp_path: Path) -> None:
+    for split in ("Train", "Val", "Test"):
+        for folder, stem in (("COVID-19", "covid_1"), ("Non-COVID", "non_COVID (1)"), ("Normal", "Normal (1)")):
+            for kind, value in (("images", 90), ("lung masks", 255), ("infection masks", 0)):
+                _png(tmp_path / split / folder / kind / f"{stem} {split}.png", value)
+    lost = tmp_path / "Test" / "Normal" / "lung masks" / "other.png"
+    _png(lost, 255)
+    source = open_source(str(tmp_path))
+    assert len(source.cases) == 9
+    case = _case(source, "validation/Non-COVID/non_COVID (1) Val")
+    assert case.attributes == {"class": "Non-COVID", "folder": "Non-COVID", "split": "validation"}
+    assert set(case.fields) == {"image", "lung_mask", "infection_mask"}
+    assert case.fields["lung_mask"].kind == "label"  # type: ignore[attr-defined]
+    assert [(bad.case, bad.file) for bad in source.bad] == [("Normal/other", str(lost))]
+    assert source.bad[0].reason == f"lung mask {lost} has no image of the same name"
+    arranged = auxiliary_from(source.cases, "lung_mask")
+    assert {frozenset(case.fields) for case in arranged} == {frozenset({"image", "auxiliary"})}
+    assert check_cases(arranged[:1], required=("image", "auxiliary"), spatial_dims=2)[1] == ()
+    assert arranged[0].volume("auxiliary").array.max() == 255
+
+
+def test_another_field_as_the_auxiliary_image(tmp_path: Path) -> None:
+    _png(tmp_path / "images" / "a.png")
+    (case,) = open_source(str(tmp_path)).cases
+    with pytest.raises(UserError, match="no lung_mask that could be the auxiliary image; it has image"):
+        auxiliary_from([case], "lung_mask")
+    ready = Case("b", "b", {"image": case.fields["image"], "auxiliary": case.fields["image"]})
+    assert auxiliary_from([ready, case], "lung_mask") == [ready, case]
 
 
 def test_sub_folders_named_as_fields(tmp_path: Path) -> None:

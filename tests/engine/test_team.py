@@ -34,6 +34,17 @@ class Member:
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def die_once(self, mark: str) -> int:
+        """How often this process was called before, plus one; lost at the first call."""
+        self.calls += 1
+        if not Path(mark).exists():
+            Path(mark).touch()
+            self.die()
+        return self.calls
+
+    def kind_of_workbench(self) -> str:
+        return type(self.work).__name__
+
     def fail(self) -> None:
         raise UserError("this cannot work")
 
@@ -83,6 +94,34 @@ def test_a_lost_member_is_left_out_and_comes_back(on_ray: Any) -> None:
             time.sleep(0.2)
         assert answers["west"][:2] == (31, 1)  # made anew
         assert answers["north"][1] > 1  # the others kept what they knew
+
+
+@pytest.mark.ray
+def test_a_patient_team_repeats_the_call_of_a_lost_member(on_ray: Any, tmp_path: Path) -> None:
+    with on_ray.team(Member, ITEMS, name="sites", patient=True) as team:
+        team.call("add", dict.fromkeys(ITEMS, (1,)))
+        answers = team.call("die_once", {"west": (str(tmp_path / "died"),), "north": (str(tmp_path),)})
+        assert answers == {"west": 1, "north": 2}  # west was made anew, north was not lost
+
+
+@pytest.mark.ray
+def test_members_that_keep_books_take_no_cores(on_ray: Any) -> None:
+    import ray
+
+    with on_ray.team(Member, ITEMS, name="books", hosting="books") as team:
+        team.call("add", dict.fromkeys(ITEMS, (1,)))
+        assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+
+
+@pytest.mark.ray
+def test_members_may_have_workers_of_their_own(tmp_path: Path, on_ray: Any) -> None:
+    from medray.engine.ray_train import RayWorkbench
+
+    work = RayWorkbench(tmp_path / "run", RunOptions(data="", num_workers=2))
+    with work.team(Member, {"north": 1}, name="wide", hosting="workers") as team:
+        assert team.call("kind_of_workbench", {"north": ()}) == {"north": "RayWorkbench"}
+    with on_ray.team(Member, {"north": 1}, name="narrow", hosting="workers") as team:
+        assert team.call("kind_of_workbench", {"north": ()}) == {"north": "InProcessWorkbench"}
 
 
 @pytest.mark.parametrize(

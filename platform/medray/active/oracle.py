@@ -17,7 +17,7 @@ class Query:
     Attributes:
         number: of the round.
         cases: ids, the most wanted first.
-        scores: what the sampler said of each; nan where it says nothing.
+        scores: what the sampler said of each, smaller is more wanted; empty where it says nothing.
     """
 
     number: int

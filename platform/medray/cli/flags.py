@@ -101,6 +101,13 @@ def selected(argv: Sequence[str], flag: str, known: Sequence[str], otherwise: st
     return found
 
 
+def lengthened(system: SystemClass, argv: Sequence[str]) -> list[str]:
+    """The arguments with the system's short flags written out: ``--budget`` becomes ``--config.budget``."""
+    long = {f"--{name.replace('_', '-')}": f"--config.{name.replace('_', '-')}" for name in system.short_flags}
+    named = [token.partition("=") for token in argv]
+    return [long.get(name.replace("_", "-"), name) + equals + value for name, equals, value in named]
+
+
 def first_preset(system: SystemClass) -> str:
     """The preset of a job without arguments: smoke, or the first there is."""
     return "smoke" if "smoke" in system.presets else next(iter(system.presets))
@@ -176,7 +183,10 @@ def parse_training(
         frozen=True,
         kw_only=True,
     )
-    given: Any = parse(flags, argv, prog=prog, description=description, default=flags())
+    if system.short_flags:
+        short = ", ".join(f"--{name.replace('_', '-')}" for name in system.short_flags)
+        description += f"\n\nOf the config, {short} can be given without the prefix."
+    given: Any = parse(flags, lengthened(system, argv), prog=prog, description=description, default=flags())
     _check_compare(system, given.run.compare)
     config = system.config_class(**_values(given.config))
     return Training(given.preset, given.variant, given.resume, given.run, config)

@@ -11,6 +11,7 @@
 | `study/series3/*.dcm`, at any depth | one per series; patients by a digest of their id |
 | `mr/a.nii.gz`, `ct/a.nii.gz` | `mr/a`, modality mr |
 | `normal/a.png`, `covid/b.png` | `normal/a`, attribute class |
+| `covid/images/a.png`, `covid/lung masks/a.png` (`medray.data.masked_folders`) | `covid/a`, field lung_mask |
 | `a.nii.gz`, `a_label.nii.gz` (or `_seg`, `_mask`), also inside `mr/` | `a`; without label files: unlabelled images |
 | `scans/a.stl`, `scans/a.json`, and other folders of surfaces (`medray.data.mesh_folders`) | `a`, fields mesh, label |
 | any of these inside `train/`, `validation/`, `test/` | the same, attribute split |
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field, replace
 
 from medray.data.case import BadCase, Case
 from medray.data.fields import FileRef, Kind, is_label_name, kind_of, ref_to
+from medray.data.masked_folders import find_masked
 from medray.data.mesh_folders import find_meshes
 from medray.data.places import Place
 from medray.data.readers import MESH_SUFFIXES, TRACE_SUFFIXES, is_image_name, stem_of, suffix_of
@@ -153,6 +155,7 @@ def _match(root: Place, entries: Sequence[Place], kinds: Mapping[str, Kind] | No
         if meshes.cases:
             return meshes
     layouts: tuple[Callable[[], Found], ...] = (
+        lambda: Found(*find_masked(folders)),
         lambda: _modality_folders(folders),
         lambda: _plain_folders(folders),
         lambda: _dicom(root),

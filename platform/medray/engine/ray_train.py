@@ -34,7 +34,7 @@ from medray.policy import PolicyProblem
 from medray.progress import Watcher
 from medray.storage import Folder
 from medray.storage.local import local_copy
-from medray.system import FitResult, Team, Workbench
+from medray.system import FitResult, Hosting, Team, Workbench
 
 log = logging.getLogger(__name__)
 
@@ -167,14 +167,6 @@ class RayWorkbench(InProcessWorkbench):
                 log.warning("an actor was lost (%s); going on from the newest checkpoint", error)
         raise AssertionError("unreachable")
 
-    @property
-    def url(self) -> str:
-        """Where in object storage this run's folder lasts; empty where the folder itself does."""
-        if self.mirror is None:
-            return ""
-        below = self.out.relative_to(self.mirror.local).as_posix()
-        return self.mirror.remote.url if below == "." else f"{self.mirror.remote.url}/{below}"
-
     def _run_trainer(self, make_learner: Callable[[], Learner], name: str, desk: Any) -> LoopResult:
         import ray
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -256,10 +248,17 @@ class RayWorkbench(InProcessWorkbench):
 
     @contextmanager
     def team(
-        self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
+        self,
+        make_member: Callable[[Workbench, ItemT], Any],
+        items: Mapping[str, ItemT],
+        *,
+        name: str,
+        hosting: Hosting = "process",
+        patient: bool = False,
     ) -> Iterator[Team]:
         """See `Workbench.team`."""
-        team = RayTeam(make_member, items, name, self.out, self.url, replace(self.options, seed=self.seed))
+        options = replace(self.options, seed=self.seed)
+        team = RayTeam(make_member, items, name, self.out, self.url, options, hosting=hosting, patient=patient)
         try:
             yield team
         finally:

@@ -91,9 +91,9 @@ def evaluate(checkpoint: str | Path, options: RunOptions, *, expect: str | None 
     run.write_json("config.json", _describe(run, system, options, "", card["variant"], source, splits))
     with _resumable(run), _workbench(run, options) as work:
         started = time.perf_counter()
-        found = {card["variant"]: system.evaluate(work, trained, source.cases)}
+        found = {card["variant"]: (trained, system.evaluate(work, trained, source.cases))}
         found |= _compare(work, system, options, splits, skip=card["variant"])
-        _finish(run, system, trained, found, options, "", card["variant"], source, checkpoint, started)
+        _finish(run, system, found, options, "", card["variant"], source, checkpoint, started)
     return run
 
 
@@ -152,9 +152,9 @@ def _train(
         save_model(run, system, trained, variant=variant)
         folder = f"{run}/checkpoints/final"
         work.say(f"scoring {len(splits.test)} test cases")
-        found = {variant: system.evaluate(work, trained, splits.test)}
+        found = {variant: (trained, system.evaluate(work, trained, splits.test))}
         found |= _compare(work, system, options, splits, skip=variant)
-        _finish(run, system, trained, found, options, preset, variant, source, folder, started)
+        _finish(run, system, found, options, preset, variant, source, folder, started)
     return run
 
 
@@ -193,7 +193,7 @@ def _checked(system: System[Any], options: RunOptions, *, known: Mapping[str, An
 
 def _compare(
     work: InProcessWorkbench, system: System[Any], options: RunOptions, splits: Splits, *, skip: str
-) -> dict[str, Evaluation]:
+) -> dict[str, tuple[Trained, Evaluation]]:
     """Score other variants on the same test cases, training those that learn."""
     found = {}
     for name in options.compare:
@@ -202,15 +202,15 @@ def _compare(
         work.say(f"comparing with {name}")
         other = type(system)(replace(system.config, **system.variants[name].config))
         bench = work.nested(f"compare/{name}")
-        found[name] = other.evaluate(bench, other.train(bench, splits), splits.test)
+        trained = other.train(bench, splits)
+        found[name] = trained, other.evaluate(bench, trained, splits.test)
     return found
 
 
 def _finish(
     run: RunDirectory,
     system: System[Any],
-    trained: Trained,
-    found: Mapping[str, Evaluation],
+    found: Mapping[str, tuple[Trained, Evaluation]],
     options: RunOptions,
     preset: str,
     variant: str,
@@ -220,13 +220,13 @@ def _finish(
 ) -> None:
     run.write_json(
         "evaluation.json",
-        {"variants": {name: {"rows": e.rows, "summary": e.summary} for name, e in found.items()}},
+        {"variants": {name: {"rows": e.rows, "summary": e.summary} for name, (_, e) in found.items()}},
     )
-    run.write_figures(
-        [figure for name in found for figure in _figures_of(found[name], name if name != variant else "")]
-    )
+    own = [figure for name in found for figure in _figures_of(*found[name], name if name != variant else "")]
+    run.write_figures([*system.overview(found), *own])
+    trained, evaluation = found[variant]
     rate = max((fit.samples_per_second for fit in trained.fits.values()), default=0.0)
-    metrics = {**trained.metrics, **found[variant].summary}
+    metrics = {**trained.metrics, **evaluation.summary}
     seconds = time.perf_counter() - started
     run.write_json(
         "result.json",
@@ -238,11 +238,12 @@ def _finish(
     run.publish()
 
 
-def _figures_of(evaluation: Evaluation, variant: str) -> list[Figure]:
+def _figures_of(trained: Trained, evaluation: Evaluation, variant: str) -> list[Figure]:
     """Its pictures; those of a variant compared carry its name, which the main one's do without."""
+    figures = [*trained.figures, *evaluation.figures]
     if not variant:
-        return list(evaluation.figures)
-    return [replace(f, name=f"{variant}-{f.name}", caption=f"{variant}: {f.caption}") for f in evaluation.figures]
+        return figures
+    return [replace(f, name=f"{variant}-{f.name}", caption=f"{variant}: {f.caption}") for f in figures]
 
 
 def _result(

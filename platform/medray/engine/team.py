@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from medray.engine.options import RunOptions
+from medray.engine.rundir import append_json
 from medray.engine.workbench import InProcessWorkbench, part_of_run
+from medray.system import Hosting
 
 ItemT = TypeVar("ItemT")
+
+
+SEATS = "seats.jsonl"
+"""In a member's folder: the processes it has lived in, for whoever looks for it in `ray list actors` or in a log."""
 
 
 class _Seat:
     """What runs in the actor. The first call makes the member, so that what goes wrong then reaches the caller."""
 
     def __init__(
-        self, make_member: Callable[[Any, Any], Any], item: Any, part: str, out: Path, url: str, options: RunOptions
+        self,
+        make_member: Callable[[Any, Any], Any],
+        item: Any,
+        make_workbench: Callable[[], InProcessWorkbench],
     ) -> None:
-        self._where = (part, out, url, options)
+        self._make_workbench = make_workbench
         self._make, self._item = make_member, item
         self._work: InProcessWorkbench | None = None
         self._member: Any = None
 
     def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         if self._work is None:
-            work = part_of_run(*self._where)
+            work = self._make_workbench()
+            work.device = _own_device()
             self._member = self._make(work, self._item)
             self._work = work
+            append_json(work.out / SEATS, {"node": os.uname().nodename, "pid": os.getpid(), "since": time.time()})
         result = getattr(self._member, method)(*arguments)
         if self._work.mirror:
             self._work.mirror.push()
@@ -38,9 +54,9 @@ class _Seat:
 class RayTeam:
     """See `medray.system.Team`. A member whose process or node is lost is made anew, by the same constructor.
 
-    Ray restarts the actor, but its calls are not repeated: whoever leads the team decides what an absence means, and
-    nobody waits for a node that may take minutes to be replaced. Where the cluster has fewer CPUs (or GPUs) than the
-    team has members, they share them.
+    Ray restarts the actor. In a ``patient`` team it repeats the call too; else whoever leads the team decides what an
+    absence means, and nobody waits for a node that may take minutes to be replaced. Where the cluster has fewer CPUs
+    (or GPUs) than the team has members, they share them.
     """
 
     def __init__(
@@ -51,18 +67,22 @@ class RayTeam:
         out: Path,
         url: str,
         options: RunOptions,
+        *,
+        hosting: Hosting = "process",
+        patient: bool = False,
     ) -> None:
         import ray
 
-        have = ray.cluster_resources()
+        spread = hosting == "workers" and options.num_workers > 1
         seat: Any = ray.remote(
-            num_cpus=_share(options.cpus_per_worker, have.get("CPU", 0), len(items)),
-            num_gpus=_share(1, have.get("GPU", 0), len(items)) if options.use_gpu else 0,
+            **_resources(options, ray.cluster_resources(), len(items), idle=spread or hosting == "books"),
             max_restarts=-1,
-            max_task_retries=0,
+            max_task_retries=-1 if patient else 0,
         )(_Seat)
+        work_of = _on_workers if spread else part_of_run
         self._seats = {
-            key: seat.remote(make_member, item, f"{name}/{key}", out, url, options) for key, item in items.items()
+            key: seat.remote(make_member, item, functools.partial(work_of, f"{name}/{key}", out, url, options))
+            for key, item in items.items()
         }
 
     def call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
@@ -86,6 +106,30 @@ class RayTeam:
 
         for seat in self._seats.values():
             ray.kill(seat)
+
+
+def _own_device() -> torch.device:
+    """The GPU that Ray gave this process, or the CPU; a GPU that is merely visible belongs to others."""
+    import ray
+
+    return torch.device("cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu")
+
+
+def _on_workers(part: str, out: Path, url: str, options: RunOptions) -> InProcessWorkbench:
+    """The workbench of a part of a run whose loops have training workers of their own."""
+    from medray.engine.ray_train import RayWorkbench
+
+    here = part_of_run(part, out, url, options)
+    return RayWorkbench(here.out, options, mirror=here.mirror)
+
+
+def _resources(options: RunOptions, have: Mapping[str, float], members: int, *, idle: bool) -> dict[str, float]:
+    if idle:
+        return {"num_cpus": 0, "num_gpus": 0}
+    return {
+        "num_cpus": _share(options.cpus_per_worker, have.get("CPU", 0), members),
+        "num_gpus": _share(1, have.get("GPU", 0), members) if options.use_gpu else 0,
+    }
 
 
 def _share(wanted: int, there: float, members: int) -> float:

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from medray.data.cache import SampleCache
 from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
@@ -28,7 +30,7 @@ from medray.policy import PolicyProblem
 from medray.progress import Watcher
 from medray.storage import Folder
 from medray.storage.local import local_copy
-from medray.system import FitResult, Team, Workbench
+from medray.system import FitResult, Hosting, Team, Workbench
 
 if TYPE_CHECKING:
     from medray.rl.crew import Crew
@@ -44,7 +46,11 @@ class StoppedByUser(KeyboardInterrupt):
 
 
 class InProcessWorkbench:
-    """Everything in this process, one thing after another."""
+    """Everything in this process, one thing after another.
+
+    Attributes:
+        device: where its loops compute; the CPU unless a process was given a GPU.
+    """
 
     def __init__(
         self,
@@ -59,10 +65,24 @@ class InProcessWorkbench:
         self.mirror = mirror
         self.options = options or LoopOptions()
         self.seed = self.options.seed
+        self.device = torch.device("cpu")
         self.quiet = quiet
         self.tensorboard = tensorboard
         self._started = time.monotonic()
         out.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def place(self) -> str:
+        """See `Workbench.place`."""
+        return self.url or str(self.out)
+
+    @property
+    def url(self) -> str:
+        """Where in object storage this folder lasts; empty where the folder itself does."""
+        if self.mirror is None:
+            return ""
+        below = self.out.relative_to(self.mirror.local).as_posix()
+        return self.mirror.remote.url if below == "." else f"{self.mirror.remote.url}/{below}"
 
     @property
     def cache(self) -> SampleCache:
@@ -73,7 +93,7 @@ class InProcessWorkbench:
         """See `Workbench.fit`. Ctrl-C stops after the current step with a checkpoint."""
         watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
         with StopOnSignal(self.mirror) as host, watcher:
-            return fit_result(run_loop(make_learner, World(), self.loop_settings(name), host))
+            return fit_result(run_loop(make_learner, World(device=self.device), self.loop_settings(name), host))
 
     def reinforce(self, problem: PolicyProblem, *, name: str = "train") -> FitResult:
         """See `Workbench.reinforce`. Ctrl-C stops after the current round with a checkpoint."""
@@ -110,9 +130,15 @@ class InProcessWorkbench:
 
     @contextlib.contextmanager
     def team(
-        self, make_member: Callable[[Workbench, ItemT], Any], items: Mapping[str, ItemT], *, name: str
+        self,
+        make_member: Callable[[Workbench, ItemT], Any],
+        items: Mapping[str, ItemT],
+        *,
+        name: str,
+        hosting: Hosting = "process",
+        patient: bool = False,
     ) -> Iterator[Team]:
-        """See `Workbench.team`."""
+        """See `Workbench.team`. All are in this process."""
         yield InProcessTeam({key: make_member(self.nested(f"{name}/{key}"), item) for key, item in items.items()})
 
     def log(self, metrics: Mapping[str, float], *, name: str) -> None:
@@ -133,7 +159,9 @@ class InProcessWorkbench:
     def nested(self, name: str) -> InProcessWorkbench:
         """A workbench of its own under this run, in this process."""
         options = replace(self.options, seed=self.seed)
-        return InProcessWorkbench(self.out / name, options, mirror=self.mirror, quiet=True, tensorboard=False)
+        work = InProcessWorkbench(self.out / name, options, mirror=self.mirror, quiet=True, tensorboard=False)
+        work.device = self.device
+        return work
 
 
 def part_of_run(part: str, out: Path, url: str, options: LoopOptions) -> InProcessWorkbench:

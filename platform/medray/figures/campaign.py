@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 
 from medray.figures.drawing import PALETTE
@@ -27,7 +27,6 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo", "---")
 _LABELLED, _UNLABELLED, _PICKED = PALETTE[1], PALETTE[0], PALETTE[5]
 _COVERAGE = 0.95
-_BINS = 40
 _PICK_INCHES = 1.5
 _CAPTION_LETTERS = 22
 _GAP = 0.04
@@ -35,19 +34,21 @@ _GAP = 0.04
 
 @dataclass(frozen=True)
 class RoundScores:
-    """What a sampler said in a round; smaller is more wanted.
+    """What a sampler said in a round, counted in bins; smaller is more wanted.
 
     Attributes:
         title: "round 3".
-        unlabelled: scores of all unlabelled cases, the picked ones too.
-        labelled: scores of the labelled cases; may be empty.
-        picked: scores of the picked cases.
+        edges: of the bins, one more than there are.
+        unlabelled: unlabelled cases in each bin, the picked ones too.
+        labelled: likewise; may be all 0.
+        cut: the largest score that was picked; nan where none was.
     """
 
     title: str
-    unlabelled: ArrayLike
-    labelled: ArrayLike
-    picked: ArrayLike
+    edges: Sequence[float]
+    unlabelled: Sequence[int]
+    labelled: Sequence[int]
+    cut: float
 
 
 @dataclass(frozen=True)
@@ -166,17 +167,13 @@ def score_histograms(rounds: Sequence[RoundScores], *, score: str = "critic scor
 
 def _draw_scores(axes: Axes, one: RoundScores) -> None:
     groups = {"unlabelled": np.asarray(one.unlabelled, dtype=float), "labelled": np.asarray(one.labelled, dtype=float)}
-    everything = np.concatenate(list(groups.values()))
-    edges = np.histogram_bin_edges(everything[np.isfinite(everything)], bins=_BINS)
-    for (name, values), color, hatch in zip(groups.items(), (_UNLABELLED, _LABELLED), ("", "////"), strict=True):
-        if len(values):
-            share = np.full(len(values), 100 / len(values))
+    for (name, counts), color, hatch in zip(groups.items(), (_UNLABELLED, _LABELLED), ("", "////"), strict=True):
+        if counts.sum():
             look: dict[str, Any] = {"facecolor": (color, 0.3), "edgecolor": color, "linewidth": 1.1, "hatch": hatch}
-            axes.hist(values, list(edges), weights=share, histtype="stepfilled", label=name, **look)
-    picked = np.asarray(one.picked, dtype=float)
-    if len(picked):
-        axes.axvspan(edges[0], picked.max(), color=_PICKED, alpha=0.12, linewidth=0, zorder=0)
-        axes.axvline(picked.max(), color=_PICKED, linestyle="--", linewidth=1.3, label="up to here picked")
+            axes.stairs(100 * counts / counts.sum(), one.edges, fill=True, label=name, **look)
+    if math.isfinite(one.cut):
+        axes.axvspan(one.edges[0], one.cut, color=_PICKED, alpha=0.12, linewidth=0, zorder=0)
+        axes.axvline(one.cut, color=_PICKED, linestyle="--", linewidth=1.3, label="up to here picked")
     tidy(axes)
     axes.set_axisbelow(True)
 

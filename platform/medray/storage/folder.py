@@ -151,6 +151,26 @@ class Folder:
         """Write a whole object; readers see the old one or the new one, never a part."""
         self._patiently("write", name, lambda: self._client().put_object(**self._object(name), Body=data))
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a whole object under a name that is free. Of several who try at once, one succeeds.
+
+        Returns:
+            False if there is an object of that name with another content.
+        """
+        from botocore.exceptions import ClientError
+
+        def put() -> bool:
+            try:
+                self._client().put_object(**self._object(name), Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ("PreconditionFailed", "412"):
+                    raise
+                return False
+            return True
+
+        # The answer to an earlier try of ours may have been lost on the way.
+        return self._patiently("write", name, put) or self.read(name) == data
+
     def upload(self, path: Path, name: str) -> None:
         """Write a file as an object, a big one in parts; readers see the old one or the new one, never a part."""
         from boto3.s3.transfer import TransferConfig

@@ -50,8 +50,8 @@ class Unsteady(InProcessWorkbench):
     calls = 0
 
     @contextmanager
-    def team(self, make_member: Any, items: Any, *, name: str) -> Iterator[Any]:
-        with super().team(make_member, items, name=name) as team:
+    def team(self, make_member: Any, items: Any, **how: Any) -> Iterator[Any]:
+        with super().team(make_member, items, **how) as team:
             yield _Losing(self, team)
 
 

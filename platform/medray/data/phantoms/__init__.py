@@ -13,6 +13,8 @@ GENERATORS: dict[str, str] = {
     "chest": "medray.data.phantoms.chest:cases",
     "fundus": "medray.data.phantoms.fundus:cases",
     "brain": "medray.data.phantoms.brain:cases",
+    "brain_multimodal": "medray.data.phantoms.brain_multimodal:cases",
+    "chest_xray": "medray.data.phantoms.chest_xray:cases",
     "axons": "medray.data.phantoms.axons:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""

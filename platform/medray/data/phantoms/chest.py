@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medray.data.case import Case, Volume
+from medray.data.phantoms.thorax import LUNGS, Frame, draw_thorax
 
 FloatArray = NDArray[np.float64]
 
@@ -52,8 +53,6 @@ _GIVEN_PARENT = {
     "other": 0.2,
 }
 # fmt: on
-_LUNGS = ((-0.05, -0.42), (-0.05, 0.42))  # row and column of their centers, where the image reaches from -1 to 1
-_LUNG_RADII = (0.62, 0.30)
 _MIN_SIZE = 32
 
 
@@ -146,50 +145,9 @@ def cases(
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """Where things are: rows and columns from -1 to 1 and the two lungs, (2, H, W), 1 inside with soft borders."""
-
-    rows: FloatArray
-    columns: FloatArray
-    lungs: FloatArray
-
-    def place(self, random: np.random.Generator, lower: float = -0.75, upper: float = 0.75) -> tuple[int, float, float]:
-        """A lung and a point inside it, its height as a share of the lung's half length (negative is up)."""
-        side = int(random.integers(2))
-        height = random.uniform(lower, upper)
-        reach = 0.7 * np.sqrt(1 - height**2) * _LUNG_RADII[1]
-        return side, _LUNGS[side][0] + height * _LUNG_RADII[0], _LUNGS[side][1] + random.uniform(-reach, reach)
-
-    def disc(self, row: float, column: float, radius: float) -> FloatArray:
-        """A disc with soft borders."""
-        distance = np.hypot(self.rows - row, self.columns - column)
-        return np.asarray(1 / (1 + np.exp((distance - radius) / 0.012)))
-
-    def line(self, row: float, column: float, angle: float, length: float, width: float) -> FloatArray:
-        """A straight line with soft borders."""
-        along = (self.rows - row) * np.sin(angle) + (self.columns - column) * np.cos(angle)
-        across = (self.rows - row) * np.cos(angle) - (self.columns - column) * np.sin(angle)
-        return np.asarray(np.exp(-((across / width) ** 2)) * (np.abs(along) < length / 2))
-
-
 def _radiograph(chest: Chest) -> NDArray[np.uint8]:
     anatomy, there = chest.random("anatomy"), chest.findings()
-    shift, zoom = anatomy.normal(0, 0.03, size=2), anatomy.normal(1, 0.03)
-    axis = np.linspace(-1, 1, chest.size)
-    rows, columns = (mesh / zoom for mesh in np.meshgrid(axis - shift[0], axis - shift[1], indexing="ij"))
-    lungs = [
-        1 / (1 + np.exp((np.hypot((rows - r) / _LUNG_RADII[0], (columns - c) / _LUNG_RADII[1]) - 1) / 0.05))
-        for r, c in _LUNGS
-    ]
-    frame = _Frame(rows, columns, np.stack(lungs))
-    image = 0.55 - 0.35 * frame.lungs.sum(axis=0)
-    waves = 2 * np.pi * (rows + 0.5 * columns**2) / 0.22 + anatomy.uniform(0, 6)
-    image += 0.03 * np.cos(waves) * (np.abs(columns) < 0.85)  # ribs
-    heart = anatomy.normal(0.22, 0.012) * (1.45 if "cardiomegaly" in there else 1.0)
-    heart_shape = np.hypot((rows - 0.3) / (1.15 * heart), (columns - 0.1) / heart)
-    image += (0.62 - image) / (1 + np.exp((heart_shape - 1) / 0.05))
-    image += 0.12 * np.exp(-((columns / 0.1) ** 2))  # spine
+    frame, image = draw_thorax(anatomy, chest.size, heart_scale=1.45 if "cardiomegaly" in there else 1.0)
     for sign in SIGNS:  # each with a stream of its own: a second finding leaves the first where it is
         if sign in there:
             image += _SIGNS[sign](chest.random(sign), frame)
@@ -198,29 +156,29 @@ def _radiograph(chest: Chest) -> NDArray[np.uint8]:
     return np.clip(np.round(255 * image), 0, 255).astype(np.uint8)
 
 
-def _nodule(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _nodule(random: np.random.Generator, frame: Frame) -> FloatArray:
     _, row, column = frame.place(random)
     return 0.25 * frame.disc(row, column, random.uniform(0.05, 0.085))
 
 
-def _mass(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _mass(random: np.random.Generator, frame: Frame) -> FloatArray:
     _, row, column = frame.place(random, -0.6, 0.6)
     return 0.25 * frame.disc(row, column, random.uniform(0.11, 0.17))
 
 
-def _granuloma(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _granuloma(random: np.random.Generator, frame: Frame) -> FloatArray:
     _, row, column = frame.place(random)
     return 0.6 * frame.disc(row, column, random.uniform(0.025, 0.04))
 
 
-def _infiltrate(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _infiltrate(random: np.random.Generator, frame: Frame) -> FloatArray:
     side, row, column = frame.place(random)
     near = np.exp(-((frame.rows - row) ** 2 + (frame.columns - column) ** 2) / (2 * 0.16**2))
     patches = ndimage.gaussian_filter(random.normal(size=near.shape), len(near) / 24)
     return np.asarray(0.35 * near * (patches > 0) * frame.lungs[side])
 
 
-def _scarring(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _scarring(random: np.random.Generator, frame: Frame) -> FloatArray:
     side, row, column = frame.place(random, -0.8, 0.2)
     streaks = [
         frame.line(row + random.normal(0, 0.05), column + random.normal(0, 0.05), random.uniform(0, np.pi), 0.3, 0.02)
@@ -229,7 +187,7 @@ def _scarring(random: np.random.Generator, frame: _Frame) -> FloatArray:
     return np.asarray(0.25 * np.max(streaks, axis=0) * frame.lungs[side])
 
 
-def _fibrosis(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _fibrosis(random: np.random.Generator, frame: Frame) -> FloatArray:
     side, row, column = frame.place(random, 0.1, 0.8)
     angle = random.uniform(0, np.pi)
     lines = [
@@ -240,7 +198,7 @@ def _fibrosis(random: np.random.Generator, frame: _Frame) -> FloatArray:
     return np.asarray(0.2 * np.max(lines, axis=0) * frame.lungs[side])
 
 
-def _atelectasis(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _atelectasis(random: np.random.Generator, frame: Frame) -> FloatArray:
     side, row, column = frame.place(random, -0.3, 0.5)
     outward = 1.0 if side else -1.0
     reach = (frame.columns - column) * outward + 0.15
@@ -248,11 +206,11 @@ def _atelectasis(random: np.random.Generator, frame: _Frame) -> FloatArray:
     return np.asarray(0.25 * wedge * frame.lungs[side])
 
 
-def _copd(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _copd(random: np.random.Generator, frame: Frame) -> FloatArray:
     return np.asarray(-random.uniform(0.07, 0.12) * frame.lungs.sum(axis=0))
 
 
-def _pleural_thickening(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _pleural_thickening(random: np.random.Generator, frame: Frame) -> FloatArray:
     side, start = int(random.integers(2)), random.uniform(-0.5, 0.1)
     lung = frame.lungs[side]
     outside = (frame.columns * (1 if side else -1)) > 0.42
@@ -260,33 +218,33 @@ def _pleural_thickening(random: np.random.Generator, frame: _Frame) -> FloatArra
     return np.asarray(0.3 * rim)
 
 
-def _pleural_fluid(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _pleural_fluid(random: np.random.Generator, frame: Frame) -> FloatArray:
     side = int(random.integers(2))
-    level = random.uniform(0.2, 0.4) - 1.2 * (frame.columns - _LUNGS[side][1]) ** 2
+    level = random.uniform(0.2, 0.4) - 1.2 * (frame.columns - LUNGS[side][1]) ** 2
     return np.asarray(0.33 * frame.lungs[side] / (1 + np.exp((level - frame.rows) / 0.02)))
 
 
-def _cardiomegaly(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _cardiomegaly(random: np.random.Generator, frame: Frame) -> FloatArray:
     return np.zeros_like(frame.rows)  # the heart itself is drawn larger
 
 
-def _hilar(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _hilar(random: np.random.Generator, frame: Frame) -> FloatArray:
     side = 1 if random.random() < 0.5 else -1
     blobs = [frame.disc(random.normal(-0.08, 0.04), side * random.normal(0.2, 0.03), 0.07) for _ in range(3)]
     return np.asarray(0.22 * np.max(blobs, axis=0))
 
 
-def _bone_lesion(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _bone_lesion(random: np.random.Generator, frame: Frame) -> FloatArray:
     side = 1 if random.random() < 0.5 else -1
     return 0.35 * frame.disc(random.uniform(-0.6, 0.3), side * random.uniform(0.74, 0.82), 0.05)
 
 
-def _other(random: np.random.Generator, frame: _Frame) -> FloatArray:
+def _other(random: np.random.Generator, frame: Frame) -> FloatArray:
     column = random.normal(0.0, 0.06)
     return 0.4 * frame.line(-0.4, column, np.pi / 2 + random.normal(0, 0.1), 0.9, 0.02)  # a wire
 
 
-_SIGNS: Mapping[str, Callable[[np.random.Generator, _Frame], FloatArray]] = {
+_SIGNS: Mapping[str, Callable[[np.random.Generator, Frame], FloatArray]] = {
     "nodule": _nodule,
     "mass": _mass,
     "granuloma": _granuloma,

@@ -52,16 +52,16 @@ class ClassificationTask(NetworkTask[Judged]):
     @property
     def smallest_px(self) -> int:
         """See `NetworkTask.smallest_px`."""
-        return 64 if self.settings.network == "resnet18" else 16
+        return 64 if self.settings.task_network == "resnet18" else 16
 
     def build(self, mean: float, sd: float, *, start: bool = True) -> TaskNetwork:
         """See `NetworkTask.build`."""
-        weights = Path(self.settings.weights) if self.settings.weights and start else None
-        return build_classifier(self.settings.network, len(self.classes), mean=mean, sd=sd, weights=weights)
+        weights = Path(self.settings.task_weights) if self.settings.task_weights and start else None
+        return build_classifier(self.settings.task_network, len(self.classes), mean=mean, sd=sd, weights=weights)
 
     def train(self, work: Workbench, cases: Sequence[Case], validation: Sequence[Case], *, name: str) -> FitResult:
         """See `Task.train`."""
-        if self.settings.network == "resnet18" and not self.settings.weights:
+        if self.settings.task_network == "resnet18" and not self.settings.task_weights:
             work.say(
                 "resnet18 starts from random weights, the paper's from ImageNet's: with few labels expect lower scores "
                 "and raise the learning rate; weights takes a file of torchvision's"

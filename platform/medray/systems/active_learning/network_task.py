@@ -57,18 +57,18 @@ class NetworkTask(Task, Generic[OutcomeT]):
 
     def __init__(self, settings: TaskSettings, classes: Sequence[str]) -> None:
         self.settings, self.classes = settings, tuple(classes)
-        if settings.image_size is not None and settings.image_size < self.smallest_px:
-            raise ValueError(f"image_size must be at least {self.smallest_px} px, got {settings.image_size}")
+        if settings.task_size is not None and settings.task_size < self.smallest_px:
+            raise ValueError(f"task_size must be at least {self.smallest_px} px, got {settings.task_size}")
 
     @property
     def num_epochs(self) -> int:
         """The settings', else the paper's."""
-        return self.settings.epochs or self.paper_epochs
+        return self.settings.task_epochs or self.paper_epochs
 
     @property
     def optimizer(self) -> Literal["rmsprop", "adam"]:
         """The settings', else the paper's."""
-        return self.settings.optimizer or self.paper_optimizer
+        return self.settings.task_optimizer or self.paper_optimizer
 
     @property
     @abstractmethod
@@ -117,7 +117,7 @@ class NetworkTask(Task, Generic[OutcomeT]):
 
     def reader(self, cache: SampleCache | None = None) -> ModalReader:
         """Reads what the network sees."""
-        return ModalReader(self.settings.image_size, cache=cache)
+        return ModalReader(self.settings.task_size, cache=cache)
 
     def images(self, reader: ModalReader, cases: Sequence[Case]) -> Tensor:
         """(B, 1, H, W) in [0, 1].
@@ -138,9 +138,9 @@ class NetworkTask(Task, Generic[OutcomeT]):
             shapes.setdefault(image.shape, f"{name} {image.shape[1]} x {image.shape[2]}")
         told = ", ".join(list(shapes.values())[:2])
         if len(shapes) > 1:
-            raise UserError(f"the network takes images of one size, and these differ: {told}; give an image_size")
+            raise UserError(f"the network takes images of one size, and these differ: {told}; give a task_size")
         if min(images[0].shape[1:]) < self.smallest_px:
-            raise UserError(f"the network takes images from {self.smallest_px} px on, got {told}; give an image_size")
+            raise UserError(f"the network takes images from {self.smallest_px} px on, got {told}; give a task_size")
         return torch.from_numpy(np.stack(images))
 
     def train(self, work: Workbench, cases: Sequence[Case], validation: Sequence[Case], *, name: str) -> FitResult:

@@ -43,7 +43,7 @@ class SegmentationTask(NetworkTask[Confusion]):
 
     def __init__(self, settings: TaskSettings, classes: Sequence[str] = ("lesion",)) -> None:
         super().__init__(settings, classes)
-        if settings.weights:
+        if settings.task_weights:
             raise ValueError("weights are those of a classifier; the U-Net starts from random ones")
 
     @property

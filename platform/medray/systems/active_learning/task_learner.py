@@ -59,14 +59,14 @@ class TaskLearner(Learner):
         self.task, self.cases = task, list(cases)
         self.reader = task.reader(cache)
         self.networks = nn.ModuleDict({NETWORK: task.build(mean, sd)})
-        size = task.settings.batch_size
+        size = task.settings.task_batch_size
         self.portions = [list(validation)] if task.ranks and validation else in_portions(validation, size)
         self.schedule = Schedule(num_epochs=task.num_epochs, batch_size=size, monitor=task.metric, mode="max")
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
         """RMSprop or Adam on everything."""
         kind = RMSprop if self.task.optimizer == "rmsprop" else Adam
-        return {NETWORK: kind(self.networks.parameters(), lr=self.task.settings.lr)}
+        return {NETWORK: kind(self.networks.parameters(), lr=self.task.settings.task_lr)}
 
     def num_samples(self) -> int:
         """Labelled cases."""
@@ -97,7 +97,7 @@ class TaskLearner(Learner):
         """Loss and metric of a portion."""
         device = next(self.networks.parameters()).device
         total, outcomes = torch.zeros((), dtype=torch.float64), list[Any]()
-        for cases in in_portions(self.portions[index], self.task.settings.batch_size):
+        for cases in in_portions(self.portions[index], self.task.settings.task_batch_size):
             batch = self._batch(cases)
             logits = self.networks[NETWORK](batch.image.to(device)).float().cpu()
             total += self.task.losses(logits, batch.target).sum()

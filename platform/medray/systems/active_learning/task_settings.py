@@ -12,30 +12,32 @@ _UNET_LEVELS = 5
 class TaskSettings:
     """The network that the labels are for."""
 
-    image_size: int | None = None
+    task_size: int | None = None
     """Rows and columns of what the task network sees, px; the images' own, all alike, where None (240 and 256)."""
     unet_channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of the U-Net's five levels, finest first (four steps down and up); the paper does not tell them."""
-    network: Literal["resnet18", "small"] = "resnet18"
+    task_network: Literal["resnet18", "small"] = "resnet18"
     """Classifier: ResNet-18 (paper), or four convolutions for images of 32 to 128 pixels."""
-    weights: str = ""
+    task_weights: str = ""
     """File of torchvision's ResNet-18 weights to start a classifier from (paper: ImageNet's); random where empty."""
-    batch_size: int = 32
+    task_batch_size: int = 32
     """Images per update."""
-    epochs: int | None = None
+    task_epochs: int | None = None
     """Passes over the labelled images; the paper's 30 (segmentation) or 50 (classification) where None."""
-    lr: float = 1e-5
+    task_lr: float = 1e-5
     """Learning rate (delta_3)."""
-    optimizer: Literal["rmsprop", "adam"] | None = None
+    task_optimizer: Literal["rmsprop", "adam"] | None = None
     """The paper's where None: RMSprop for segmentation, Adam for classification."""
 
     def __post_init__(self) -> None:
         if len(self.unet_channels) != _UNET_LEVELS or min(self.unet_channels) < 1:
             raise ValueError(f"unet_channels are {_UNET_LEVELS} numbers from 1, got {self.unet_channels}")
-        if self.batch_size < 1 or self.lr <= 0 or (self.epochs is not None and self.epochs < 1):
+        if self.task_batch_size < 1 or self.task_lr <= 0 or (self.task_epochs is not None and self.task_epochs < 1):
             raise ValueError(
                 "batch_size and epochs are at least 1 and lr is above 0, got "
-                f"{self.batch_size}, {self.epochs} and {self.lr:g}"
+                f"{self.task_batch_size}, {self.task_epochs} and {self.task_lr:g}"
             )
-        if self.weights and self.network != "resnet18":
-            raise ValueError(f"weights are those of resnet18; the network {self.network} starts from random ones")
+        if self.task_weights and self.task_network != "resnet18":
+            raise ValueError(
+                f"task_weights are those of resnet18; the network {self.task_network} starts from random ones"
+            )

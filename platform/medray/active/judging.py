@@ -1,0 +1,80 @@
+"""Reads each returned file once: a verdict holds as long as the file stays the same, mistakes included.
+
+The memory only saves time, where a folder with hundreds of masks is looked at every few seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from medray.active.exchange import Exchange, Item
+from medray.active.masks import Mask, kept_mask, read_mask
+from medray.active.rules import LabelRules
+from medray.active.tables import TableRow, read_rows
+from medray.data.case import Case
+from medray.data.modalities import MAIN
+from medray.errors import UserError
+from medray.storage import StorageError
+
+T = TypeVar("T")
+
+
+class Judge:
+    """Reads masks and tables out of an exchange.
+
+    Each method raises FileNotFoundError for a file that is gone, a StorageError where storage does not answer, and
+    another UserError for what cannot be used.
+
+    Args:
+        exchange: where they are.
+        cases: of the data, by id.
+        rules: what counts as a label.
+    """
+
+    def __init__(self, exchange: Exchange, cases: Mapping[str, Case], rules: LabelRules) -> None:
+        self._exchange, self._cases, self._rules = exchange, cases, rules
+        self._tables: dict[tuple[str, str], list[TableRow] | UserError] = {}
+        self._masks: dict[tuple[str, str, str], Mask | UserError] = {}
+
+    def rows(self, table: Item) -> list[TableRow]:
+        """The rows of a table."""
+        key = (table.name, table.marker)
+        if key not in self._tables:
+            self._tables[key] = _verdict(lambda: read_rows(self._exchange.read(table.name)))
+        return _value(self._tables[key])
+
+    def mask(self, item: Item, case: str) -> Mask:
+        """A file as the mask of a case."""
+        key = (item.name, item.marker, case)
+        if key not in self._masks:
+            image = self._cases[case].volume(MAIN)  # outside of the verdict: that it cannot be read may pass
+            self._masks[key] = _verdict(
+                lambda: read_mask(self._exchange.read(item.name), item.name, image, self._rules)
+            )
+        return _value(self._masks[key])
+
+    def empty_mask(self, case: str) -> Mask:
+        """The mask of a case with nothing in it."""
+        key = ("", "", case)
+        if key not in self._masks:
+            image = self._cases[case].volume(MAIN)
+            self._masks[key] = kept_mask(np.zeros(image.shape, np.uint8), image)
+        return _value(self._masks[key])
+
+
+def _verdict(read: Callable[[], T]) -> T | UserError:
+    try:
+        return read()
+    except StorageError:
+        raise
+    except UserError as error:
+        return error
+
+
+def _value(verdict: T | UserError) -> T:
+    if isinstance(verdict, UserError):
+        raise verdict
+    return verdict

@@ -1,0 +1,94 @@
+"""Pictures of campaigns for the report, from their records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medray.active.records import RoundRecord
+from medray.data.case import Case
+from medray.data.modalities import AUXILIARY, LABEL, ModalReader
+from medray.figures.campaign import (
+    Pick,
+    RoundScores,
+    class_mix,
+    gallery,
+    label_curves,
+    round_costs,
+    score_histograms,
+)
+from medray.figures.drawing import to_png
+from medray.system import Figure
+
+_PICTURE_PX = 128
+_PICKS_SHOWN, _ROUNDS_SHOWN = 6, 4
+_PARTS = ("learner", "sampler", "ranking", "orchestration")
+
+
+def training_figures(records: Sequence[RoundRecord], cases: Mapping[str, Case], *, slices: bool) -> list[Figure]:
+    """One campaign: what it asked for, the sampler's scores, and where the time went.
+
+    Args:
+        records: of its rounds.
+        cases: of the pool with their labels, by id.
+        slices: whether images are axial slices, which are turned as radiologists read them.
+    """
+    figures = []
+    asked = [record for record in records if record.picks][:_ROUNDS_SHOWN]
+    if asked:
+        shown = {f"round {r.number}": [_pick(cases[name], score) for name, score in _first(r)] for r in asked}
+        caption = "The first cases asked for in each round; label outlined where it is a mask and known"
+        figures.append(Figure("picks", caption, to_png(gallery(shown, turned=slices))))
+    scored = [r for r in records if r.histogram is not None and any(r.histogram.labelled)]
+    if scored:
+        rounds = [RoundScores(f"round {r.number}", **vars(r.histogram)) for r in scored]
+        caption = "Critic scores at the end of each round (the paper's figure 2): the lowest are asked for"
+        figures.append(Figure("scores", caption, to_png(score_histograms(rounds))))
+    costs = [{part: record.seconds.get(part, 0.0) for part in _PARTS} for record in records]
+    caption = "Where the time of each round went; the task network and the sampler are trained at the same time on Ray"
+    figures.append(Figure("costs", caption, to_png(round_costs(costs))))
+    return figures
+
+
+def comparison_figures(
+    campaigns: Mapping[str, Sequence[Sequence[RoundRecord]]],
+    mixes: Mapping[str, Sequence[Mapping[str, int]]],
+    pool: Mapping[str, int],
+    metric: str,
+) -> list[Figure]:
+    """All samplers in one frame.
+
+    Args:
+        campaigns: variant -> records of each seed.
+        mixes: variant -> groups of the picks of each round, over all seeds.
+        pool: groups of the pool.
+        metric: of the task.
+    """
+    curves = {
+        name: [[(r.num_labelled, r.scores[metric]) for r in records] for records in seeds]
+        for name, seeds in campaigns.items()
+    }
+    seeds = max(len(each) for each in campaigns.values())
+    caption = f"{metric} on the test cases against the number of labels" + (
+        f"; mean over {seeds} seeds with its 95 % interval" if seeds > 1 else ""
+    )
+    figures = [Figure("curves", caption, to_png(label_curves(curves, metric=metric)))]
+    drawn = {name: rounds for name, rounds in mixes.items() if any(rounds)}
+    if drawn and len(pool) > 1:
+        caption = "What was asked for, by kind or class, beside the pool"
+        figures.append(Figure("mix", caption, to_png(class_mix(drawn, pool))))
+    return figures
+
+
+def _first(record: RoundRecord) -> list[tuple[str, float | None]]:
+    scores = record.pick_scores or (None,) * len(record.picks)
+    return list(zip(record.picks, scores, strict=True))[:_PICKS_SHOWN]
+
+
+def _pick(case: Case, score: float | None) -> Pick:
+    reader = ModalReader(_PICTURE_PX)
+    return Pick(
+        image=reader.image(case)[0],
+        caption=case.id if score is None else f"{case.id}\nscore {score:.3g}",
+        auxiliary=reader.image(case, AUXILIARY)[0] if AUXILIARY in case.fields else None,
+        label=reader.label(case)[0] if LABEL in case.fields else None,
+    )
