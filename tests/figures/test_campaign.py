@@ -51,16 +51,14 @@ def test_a_line_per_sampler_with_its_seeds_and_the_bound() -> None:
 
 
 def test_histograms_are_shares_of_their_group_and_mark_the_last_pick() -> None:
-    unlabelled = np.linspace(-1, 0, 50)
-    figure = score_histograms(
-        [RoundScores("round 3", unlabelled, [0.5, 1.0], unlabelled[:5]), RoundScores("round 4", unlabelled, [], [])]
-    )
-    for patch in figure.axes[0].patches[:2]:
-        heights = np.diff(patch.get_path().vertices[:, 0]) * patch.get_path().vertices[:-1, 1]
-        width = 2 / 40
-        assert heights[heights > 0].sum() / width == pytest.approx(100)
+    edges = (-1.0, 0.0, 1.0, 2.0)
+    rounds = [RoundScores("3", edges, (6, 2, 0), (0, 1, 3), -0.4), RoundScores("4", edges, (5, 0, 0), (0,) * 3, np.nan)]
+    figure = score_histograms(rounds)
+    shares = {patch.get_label(): patch.get_data().values for patch in figure.axes[0].patches[:2]}
+    np.testing.assert_allclose(shares["unlabelled"], [75, 25, 0])
+    np.testing.assert_allclose(shares["labelled"], [0, 25, 75])
     (marked,) = figure.axes[0].lines
-    assert marked.get_xdata()[0] == unlabelled[4]
+    assert marked.get_xdata()[0] == -0.4
     assert not figure.axes[1].lines
     assert _names(figure) == ["unlabelled", "labelled", "up to here picked"]
     assert to_png(figure)

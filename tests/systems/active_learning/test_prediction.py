@@ -23,7 +23,7 @@ from medray.systems.active_learning.task_settings import TaskSettings
 from medray.systems.active_learning.tasks import make_task
 
 SETTINGS = TaskSettings(
-    image_size=32, unet_channels=(4, 8, 8, 16, 16), network="small", batch_size=6, epochs=8, lr=2e-3
+    task_size=32, unet_channels=(4, 8, 8, 16, 16), task_network="small", task_batch_size=6, task_epochs=8, task_lr=2e-3
 )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_used_is_told_in_a_sentence(segmenter: Any, classifier: A
     ):
         with pytest.raises(UserError, match=sentence):
             predict(*pair, PredictRequest([tmp_path / given], tmp_path / out))
-    own_size = make_task("segmentation", replace(SETTINGS, image_size=None), ("lesion",))
+    own_size = make_task("segmentation", replace(SETTINGS, task_size=None), ("lesion",))
     Image.fromarray(np.zeros((20, 50), dtype=np.uint8)).save(tmp_path / "small.png")
     with pytest.raises(UserError, match="takes images from 32 px on, got the image 20 x 50"):
         predict(own_size, segmenter[1], PredictRequest([tmp_path / "small.png"], tmp_path / "m.png"))

@@ -34,7 +34,9 @@ from medray.systems.active_learning.task_learner import NETWORK, TaskLearner
 from medray.systems.active_learning.task_settings import TaskSettings
 from medray.systems.active_learning.tasks import TaskName, make_task
 
-FAST = TaskSettings(unet_channels=(4, 8, 8, 16, 16), network="small", batch_size=6, epochs=5, lr=2e-3)
+FAST = TaskSettings(
+    unet_channels=(4, 8, 8, 16, 16), task_network="small", task_batch_size=6, task_epochs=5, task_lr=2e-3
+)
 NAMES: Mapping[TaskName, Sequence[str]] = {
     "segmentation": ("lesion",),
     "multi_label": ("any", "strong"),
@@ -118,13 +120,13 @@ def test_the_best_epoch_counts_and_validation_measures_what_score_does(trained: 
     task, fit, work = trained
     records = read_json_lines(work.out / "metrics.jsonl")
     measured = [record[task.metric] for record in records if record["name"] == "validation"]
-    assert len(measured) == FAST.epochs
+    assert len(measured) == FAST.task_epochs
     again = task.score(work, fit.weights, square_cases(9, seed=1)).summary[task.metric]
     assert again == pytest.approx(max(measured), abs=1e-6)
 
 
 def test_a_round_starts_from_the_same_weights_whatever_its_name(tmp_path: Path) -> None:
-    task, cases = fast_task("multi_class", epochs=1), square_cases(9)
+    task, cases = fast_task("multi_class", task_epochs=1), square_cases(9)
     first, second = (task.train(workbench(tmp_path), cases, [], name=f"task-{number}").weights for number in range(2))
     assert first is not None
     assert second is not None
@@ -134,7 +136,7 @@ def test_a_round_starts_from_the_same_weights_whatever_its_name(tmp_path: Path) 
 @pytest.mark.parametrize("name", list(NAMES))
 def test_a_stopped_training_ends_as_an_undisturbed_one(name: TaskName, tmp_path: Path) -> None:
     def make() -> TaskLearner:
-        return TaskLearner(fast_task(name, epochs=3), square_cases(12), square_cases(4, seed=1), mean=0.3, sd=0.1)
+        return TaskLearner(fast_task(name, task_epochs=3), square_cases(12), square_cases(4, seed=1), mean=0.3, sd=0.1)
 
     assert run(make, tmp_path / "whole")
     assert not run(make, tmp_path / "stopped", StopsAfter(3), checkpoint_every_steps=1)
@@ -143,7 +145,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(name: TaskName, tmp_path:
 
 
 def test_the_network_of_a_segmentation_standardizes_by_its_training_images(tmp_path: Path) -> None:
-    task, cases = fast_task("segmentation", epochs=1), square_cases(4)
+    task, cases = fast_task("segmentation", task_epochs=1), square_cases(4)
     network = task.load(task.train(workbench(tmp_path), cases, [], name="task").weights)
     pixels = np.stack([task.reader().image(case) for case in cases])
     assert float(network.mean) == pytest.approx(pixels.mean(), rel=1e-5)
@@ -255,24 +257,26 @@ def test_labels_that_cannot_be_used(name: TaskName, change: dict[str, str], sent
 
 def test_images_that_do_not_fit_together_or_into_the_network(tmp_path: Path) -> None:
     task, work = fast_task("segmentation"), workbench(tmp_path)
-    with pytest.raises(UserError, match=r"images of one size, and these differ: 0-0 32 x 32, 1-0 40 x 40; give an"):
+    with pytest.raises(
+        UserError, match=r"images of one size, and these differ: 0-0 32 x 32, 1-0 40 x 40; give a task_size"
+    ):
         list(task.look(work, None, [*square_cases(2), *square_cases(1, seed=1, size=40)]))
-    with pytest.raises(UserError, match=r"takes images from 32 px on, got 0-0 20 x 20; give an image_size"):
+    with pytest.raises(UserError, match=r"takes images from 32 px on, got 0-0 20 x 20; give a task_size"):
         list(task.look(work, None, square_cases(1, size=20)))
-    resized = fast_task("segmentation", image_size=32)
+    resized = fast_task("segmentation", task_size=32)
     assert len(list(resized.look(work, None, [*square_cases(1, size=20), *square_cases(1, size=40)]))) == 2
 
 
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
-        ("segmentation", {"image_size": 16}, "image_size must be at least 32 px, got 16"),
-        ("multi_class", {"image_size": 48, "network": "resnet18"}, "image_size must be at least 64 px, got 48"),
-        ("segmentation", {"network": "resnet18", "weights": "w.pth"}, "the U-Net starts from random ones"),
-        ("multi_class", {"weights": "w.pth"}, "the network small starts from random ones"),
+        ("segmentation", {"task_size": 16}, "task_size must be at least 32 px, got 16"),
+        ("multi_class", {"task_size": 48, "task_network": "resnet18"}, "task_size must be at least 64 px, got 48"),
+        ("segmentation", {"task_network": "resnet18", "task_weights": "w.pth"}, "the U-Net starts from random ones"),
+        ("multi_class", {"task_weights": "w.pth"}, "the network small starts from random ones"),
         ("multi_class", {"unet_channels": (8, 16)}, "unet_channels are 5 numbers"),
-        ("multi_class", {"lr": 0.0}, "lr is above 0"),
-        ("multi_class", {"epochs": 0}, "epochs are at least 1"),
+        ("multi_class", {"task_lr": 0.0}, "task_lr is above 0"),
+        ("multi_class", {"task_epochs": 0}, "task_epochs are at least 1"),
     ],
 )
 def test_settings_that_cannot_work(name: TaskName, change: dict[str, Any], sentence: str) -> None:
@@ -289,12 +293,12 @@ def test_settings_that_cannot_work(name: TaskName, change: dict[str, Any], sente
     ],
 )
 def test_the_papers_schedules_unless_the_settings_say_otherwise(name: TaskName, epochs: int, optimizer: type) -> None:
-    paper = fast_task(name, epochs=None, lr=1e-5, batch_size=32)
+    paper = fast_task(name, task_epochs=None, task_lr=1e-5, task_batch_size=32)
     learner = TaskLearner(paper, square_cases(3), [], mean=0.0, sd=1.0)
     assert (learner.schedule.num_epochs, learner.schedule.monitor) == (epochs, paper.metric)
     assert type(learner.configure_optimizers()[NETWORK]) is optimizer
     other: Any = "adam" if optimizer is torch.optim.RMSprop else "rmsprop"
-    changed = TaskLearner(fast_task(name, optimizer=other), square_cases(3), [], mean=0.0, sd=1.0)
+    changed = TaskLearner(fast_task(name, task_optimizer=other), square_cases(3), [], mean=0.0, sd=1.0)
     assert type(changed.configure_optimizers()[NETWORK]) is not optimizer
 
 
@@ -312,8 +316,8 @@ def test_random_weights_of_a_network_that_was_pretrained_in_the_paper_are_told(t
 
     for network, told in (("resnet18", 1), ("small", 0)):
         work = Noting()
-        fast_task("multi_class", network=network).train(work, square_cases(3), [], name="task")
-        assert len([line for line in work.told if "random weights" in line]) == told
+        fast_task("multi_class", task_network=network).train(work, square_cases(3), [], name="task")
+        assert len([line for line in work.told if "random weights" in line and "task_weights" in line]) == told
 
 
 def test_tasks_keep_the_contract_and_travel() -> None:
