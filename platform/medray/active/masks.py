@@ -63,10 +63,12 @@ def read_mask(data: bytes, name: str, image: Volume, rules: LabelRules) -> Mask:
         path.write_bytes(data)
         try:
             mask = read_label(path)
+            if mask.header.get("format") == "raster":
+                _check_pixels(path, rules)
         except UserError as error:
             raise UserError(str(error).replace(str(path), "it")) from error
-        if mask.header.get("format") == "raster" and rules.values != (1,):
-            _check_not_white(path, rules)
+        except Exception as error:  # damaged files make the libraries fail in ways of their own; a campaign goes on
+            raise UserError(f"it is damaged: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if mask.array.shape[0] != 1:
         raise UserError(f"it holds {mask.array.shape[0]} masks on top of each other where one label map is expected")
     on_image = _on_image(mask, image)
@@ -85,9 +87,13 @@ def kept_mask(mask: NDArray[Any], image: Volume) -> Mask:
     return Mask(content, suffix, digest, is_empty=not values.any())
 
 
-def _check_not_white(path: Path, rules: LabelRules) -> None:
-    """The reader takes black and white for 0 and 1, and which of several labels white is nobody knows."""
+def _check_pixels(path: Path, rules: LabelRules) -> None:
+    """What the reader lets pass: checksums of a PNG that do not fit, and white, which it takes for 1."""
     with Image.open(path) as pixels:
+        pixels.verify()
+    if rules.values == (1,):
+        return
+    with Image.open(path) as pixels:  # a picture that was verified cannot be read any more
         if pixels.mode in ("1", "L") and pixels.getextrema()[1] == 255:
             raise UserError(f"it holds the value 255; expected {rules.values_text()}")
 
@@ -133,7 +139,9 @@ def _difference(mask: Volume, image: Volume, to_voxel: NDArray[np.float64]) -> s
         return " x ".join(str(n) for n in shape)
 
     turned = np.rint(to_voxel[:2, :2])
-    if mask.shape != image.shape and mask.spatial_dims == 2:
+    if not has_position(mask):
+        reason = "its header gives no position in the patient"
+    elif mask.shape != image.shape and mask.spatial_dims == 2:
         reason = f"it has {text(mask.shape)} pixels, the image {text(image.shape)}"
     elif np.array_equal(np.abs(turned), np.eye(2)) and (turned < 0).any():
         reason = "it is mirrored"

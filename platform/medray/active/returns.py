@@ -70,7 +70,8 @@ class ReturnReader:
                     named |= {mask.name} if mask is not None else set()
                     with _telling(problems, subject, row.cells["case"]):
                         claims += self._row_claim(subject, row, mask, asked)
-                    notes.setdefault(row.cells["case"], row.cells.get("note", ""))
+                    if note := row.cells.get("note"):
+                        notes.setdefault(row.cells["case"], note)
         by_stem = {safe_name(case): case for case in asked}
         for file in files:
             case = by_stem.get(stem_of(file.name).lower(), "")
