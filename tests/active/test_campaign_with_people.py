@@ -10,18 +10,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from annotating import Annotator
+from clusters import local_ray
 from numpy.typing import NDArray
+from toy_campaigns import Simulated, points, toy_campaign
 
 from medray import cli
+from medray.active.answers import Answer
+from medray.active.lead import run_campaign
+from medray.active.oracle import Oracle, Query, Returned
 from medray.data.case import Volume
 from medray.data.sources import open_source
 from medray.data.writers import write_volume
+from medray.engine.options import RunOptions
+from medray.engine.ray_train import RayWorkbench
 from medray.engine.rundir import read_json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,6 +259,46 @@ def excel(said: Mapping[str, str]) -> bytes:
     """A table as a spreadsheet of much of Europe saves it."""
     rows = "".join(f"{name};{label};\r\n" for name, label in said.items())
     return f"case;label;Bemerkung für später\r\n{rows}".encode("cp1252")
+
+
+@dataclass(frozen=True)
+class SeesCores:
+    """Answers at the third look, and writes down how many cores were free at each."""
+
+    book: Path
+
+    def __call__(self, place: str) -> Oracle:
+        return SeesCoresOracle(self.book)
+
+
+class SeesCoresOracle(Oracle):
+    where = "the desk"
+
+    def __init__(self, book: Path) -> None:
+        self._book = book
+        self._simulated = Simulated(points(60))("")
+
+    def ask(self, query: Query) -> None:
+        self._simulated.ask(query)
+
+    def collect(self, asked: Sequence[Query], known: Mapping[str, Answer]) -> Returned:
+        import ray
+
+        with self._book.open("a") as book:
+            book.write(f"{len(asked)} {ray.available_resources().get('CPU', 0):g}\n")
+        looks = [line.split()[0] for line in self._book.read_text().splitlines()]
+        return self._simulated.collect(asked, known) if looks.count(str(len(asked))) == 3 else Returned()
+
+
+@pytest.mark.ray
+def test_cores_are_free_while_people_label(tmp_path: Path) -> None:
+    campaign = toy_campaign(rounds=1, make_oracle=SeesCores(tmp_path / "book"))
+    options = RunOptions(data="", num_workers=1)
+    with local_ray(2):
+        result = run_campaign(RayWorkbench(tmp_path / "run", options), campaign)
+    assert [record.num_labelled for record in result.records] == [6, 11]
+    looks = (tmp_path / "book").read_text().splitlines()
+    assert looks == ["1 0", "1 2", "1 2"]
 
 
 def test_a_folder_of_another_campaign_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
