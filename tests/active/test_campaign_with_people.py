@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from medray.active.oracle import Oracle, Query, Returned
 from medray.data.case import Volume
 from medray.data.sources import open_source
 from medray.data.writers import write_volume
+from medray.engine.models import config_from_plain
 from medray.engine.options import RunOptions
 from medray.engine.ray_train import RayWorkbench
 from medray.engine.rundir import read_json_lines
+from medray.systems.active_learning.mvaal_config import MvaalConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -309,6 +311,15 @@ def test_a_folder_of_another_campaign_is_refused(tmp_path: Path, capsys: pytest.
         f"error: {tmp_path}/shared/round-000/query.json asks for other cases than this campaign does; give each "
         "campaign an annotation folder of its own"
     ]
+
+
+def test_a_run_resumed_from_elsewhere_has_the_same_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    saved = [asdict(MvaalConfig(annotation=place)) for place in ("desk", "~/desk", "s3://bucket/desk", "")]
+    monkeypatch.chdir("/")
+    found = [config_from_plain(MvaalConfig, plain).annotation for plain in saved]
+    assert found == [f"{tmp_path}/desk", f"{tmp_path}/home/desk", "s3://bucket/desk", ""]
 
 
 def test_some_must_be_labelled_from_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

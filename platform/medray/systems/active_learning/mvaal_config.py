@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from medray.system import Preset, Variant
@@ -57,6 +58,9 @@ class MvaalConfig(TaskSettings, MvaalSettings):
     def __post_init__(self) -> None:
         TaskSettings.__post_init__(self)
         MvaalSettings.__post_init__(self)
+        if self.annotation and "://" not in self.annotation:
+            # absolute from the start: a run may be resumed from another folder, and its oracle live in another process
+            object.__setattr__(self, "annotation", str(Path(self.annotation).expanduser().resolve()))
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         for name in ("num_initial", "budget", "repeats", "min_lesion_px"):
