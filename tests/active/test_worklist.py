@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotating import Annotator, Held, films, query, slices, square, with_fields
+from annotating import AXIAL, Annotator, Campaign, Held, films, query, slices, square, with_fields
 from PIL import Image
 
+from medray.active.answers import with_label
 from medray.active.exchange import open_exchange
 from medray.active.pictures import off_picture, picture
 from medray.active.rules import LabelRules
 from medray.active.worklist import safe_name, write_worklist
-from medray.data.case import Case
+from medray.data.case import Case, Volume
 from medray.data.fields import FileRef
+from medray.data.sliced import slices_as_cases
+from medray.data.writers import write_volume
 from medray.errors import UserError
 
 MASKS = LabelRules("mask", ("lesion",))
@@ -46,17 +49,26 @@ def test_excel_sees_that_the_table_is_utf8(tmp_path: Path) -> None:
     assert raw.count(b"\r\n") == 2
 
 
-def test_scores_that_nobody_gave_are_empty_and_slices_tell_their_number(tmp_path: Path) -> None:
-    class SliceOf(FileRef):
-        index = 7
-
-    (case,) = films(tmp_path, ["a"]).values()
-    case = with_fields(case, image=SliceOf(case.fields["image"].path), auxiliary=case.fields["image"])  # type: ignore[attr-defined]
+def test_scores_that_nobody_gave_are_empty(tmp_path: Path) -> None:
     asked = replace(query(0, ["a"]), scores=(float("nan"),))
-    write_worklist(open_exchange(str(tmp_path / "x")), asked, {"a": case}, MASKS)
+    write_worklist(open_exchange(str(tmp_path / "x")), asked, films(tmp_path, ["a"]), MASKS)
     (row,) = Annotator(tmp_path / "x").rows()
     assert row["score"] == ""
-    assert row["files"] == f"{tmp_path}/a.png slice 7 | {tmp_path}/a.png"
+
+
+def test_a_slice_tells_its_volume_and_number_and_takes_the_mask_of_the_volume(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 100, (12, 16, 5))
+    volume = Volume(voxels[None].astype(np.int16), AXIAL, header={"sform_code": 1})
+    path = write_volume(volume, tmp_path / "p1_t1.nii.gz")
+    of_volumes = [Case("p1", "p1", {"image": FileRef(str(path))})]
+    cases = {case.id: case for case in slices_as_cases(of_volumes, occupied=0)}
+    campaign = Campaign(tmp_path, MASKS, cases, ["p1/z=002"])
+    (row,) = campaign.annotator.rows()
+    assert row["files"] == f"{path} slice 2 from below, the first is 0"
+    campaign.annotator.save_volume("p1/z=002", voxels > 60, AXIAL)
+    (answer,) = campaign.collect().answers
+    case = with_label(cases["p1/z=002"], answer, "mask")
+    assert np.array_equal(case.volume("label").array > 0, case.volume("image").array > 60)
 
 
 def test_fields_without_a_file_are_where_their_picture_is(tmp_path: Path) -> None:
@@ -117,7 +129,7 @@ def test_the_guide_names_classes_and_what_to_write_where_there_is_no_answer(tmp_
     write(tmp_path / "c", cases, ["a"], LabelRules("classes", ("ET", "ED")))
     masks, classes = ((tmp_path / f"{one}/round-000/HOW_TO.txt").read_text() for one in "mc")
     assert "0 background, 1 core, 2 edema" in masks
-    assert "ET, ED; or none" in classes
+    assert 'ET, ED; or "none"' in classes
     assert all("cannot label" in text for text in (masks, classes))
     assert (tmp_path / "m/round-000/labels").is_dir()
     assert not (tmp_path / "c/round-000/labels").exists()

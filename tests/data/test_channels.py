@@ -69,6 +69,8 @@ def test_two_modalities_become_main_and_auxiliary(tmp_path: Path) -> None:
         "p3": {"auxiliary"},  # for the checks to name
     }
     assert [cases["p1"].volume(name).array.max() for name in ("auxiliary", "image", "label")] == [0, 1, 3]
+    alone = {case.id: set(case.fields) for case in pair_modalities(open_source(str(folder)).cases, "t1", "")}
+    assert alone == {"p1": {"image", "label"}, "p2": {"image"}}
     with pytest.raises(UserError, match="no t1ce images; it has flair, t1"):
         pair_modalities(open_source(str(folder)).cases, "t1ce", "flair")
 

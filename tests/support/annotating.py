@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medray.active.oracle import Query
+from medray.active.answers import Answer
+from medray.active.human import HumanOracle
+from medray.active.oracle import Query, Returned
+from medray.active.rules import LabelRules
 from medray.active.worklist import COLUMNS, round_folder, safe_name
 from medray.data.case import Case, Volume
 from medray.data.fields import FileRef
@@ -81,7 +84,6 @@ class Annotator:
 
     folder: Path
     number: int = 0
-    written: dict[str, Path] = field(default_factory=dict)
 
     @property
     def round(self) -> Path:
@@ -132,3 +134,64 @@ def square(shape: tuple[int, int] = (12, 16), *, value: int = 1, at: int = 2) ->
 def with_fields(case: Case, **fields: Any) -> Case:
     """The case with other fields."""
     return replace(case, fields={**case.fields, **fields})
+
+
+NAMES = ("a", "b", "site 1/c")
+
+
+class Campaign:
+    """Rounds that were asked, and the answers that were taken.
+
+    Args:
+        folder: for the data and, in ``x``, the exchange.
+        rules: what counts as a label.
+        cases: three films and one that nobody asks for, unless given.
+        first: ids of the first query; those of all cases but that one, unless given.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rules: LabelRules,
+        cases: Mapping[str, Case] | None = None,
+        first: Sequence[str] | None = None,
+    ) -> None:
+        self.cases = dict(cases or films(folder / "data", [*NAMES, "never asked"]))
+        self.place, self.rules = str(folder / "x"), rules
+        self.oracle = self.restarted()
+        self.asked: list[Query] = []
+        self.known: dict[str, Answer] = {}
+        self.ask(first or [name for name in self.cases if name != "never asked"])
+        self.annotator = Annotator(folder / "x")
+
+    def restarted(self) -> HumanOracle:
+        """The oracle of a new process."""
+        return HumanOracle(self.place, self.cases, self.rules, settle_s=0)
+
+    def ask(self, names: Sequence[str]) -> None:
+        """Put the next query."""
+        self.asked.append(query(len(self.asked), names))
+        self.oracle.ask(self.asked[-1])
+
+    def collect(self) -> Returned:
+        """What came back; the same files say the same again, and to a process that remembers nothing."""
+        returned = self.oracle.collect(self.asked, self.known)
+        assert self.oracle.collect(self.asked, self.known) == returned
+        assert self.restarted().collect(self.asked, self.known) == returned
+        return returned
+
+    def take(self) -> dict[str, Answer]:
+        """As the pool does: what is new becomes known."""
+        for answer in self.collect().answers:
+            self.known.setdefault(answer.case, answer)
+        return self.known
+
+    def problem(self) -> str:
+        """The only one."""
+        returned = self.collect()
+        (problem,) = returned.problems
+        return f"{problem.subject}: {problem.reason}"
+
+    def labels(self) -> dict[str, str]:
+        """Value or status by case."""
+        return {answer.case: answer.value or answer.status for answer in self.collect().answers}

@@ -49,7 +49,7 @@ def settle(claims: Sequence[Claim], known: Mapping[str, Answer]) -> tuple[list[C
         holder = first.subject if first is not None else "the label that was taken before"
         problems += unsure
         problems += [
-            Problem(claim.subject, f"it does not agree with {holder}, which was there first and stands", case)
+            Problem(claim.subject, f"it does not agree with {holder}, which stands", case)
             for claim in usable
             if first is None or not claim.answer.same_as(first.answer)
         ]
@@ -69,6 +69,6 @@ def _confirmed(group: Sequence[Claim], known: Answer | None) -> tuple[list[Claim
         if claim.is_certain or any(claim.answer.same_as(answer) for answer in certain):
             usable.append(claim)
         else:
-            reason = f"it is empty; if nothing is there, write {NO_CLASSES} into the column label as well"
+            reason = f'it is empty; if nothing is there, write "{NO_CLASSES}" into the column label as well'
             problems.append(Problem(claim.subject, reason, claim.answer.case))
     return usable, problems

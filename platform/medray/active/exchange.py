@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +22,13 @@ class Item:
         name: relative to the exchange, with slashes.
         size: bytes.
         marker: changes when the content does.
+        is_settled: false while it may still be being written.
     """
 
     name: str
     size: int
     marker: str
+    is_settled: bool = True
 
 
 class Exchange(ABC):
@@ -62,8 +66,12 @@ class Exchange(ABC):
         """
 
 
-def open_exchange(place: str) -> Exchange:
+def open_exchange(place: str, *, settle_s: float = 0.0) -> Exchange:
     """The exchange at a path, which need not exist, or at an s3 url.
+
+    Args:
+        place: path or url.
+        settle_s: for how long a file on a disk must not have changed to be settled. Objects in storage appear whole.
 
     Raises:
         UserError: a file is there, or it is a url of another kind.
@@ -72,7 +80,7 @@ def open_exchange(place: str) -> Exchange:
         return StoredExchange(place)
     if "://" in place:
         raise UserError(f"{place}: annotations are exchanged through a local folder or an s3:// url")
-    return LocalExchange(place)
+    return LocalExchange(place, settle_s)
 
 
 class LocalExchange(Exchange):
@@ -80,12 +88,14 @@ class LocalExchange(Exchange):
 
     Args:
         place: path; made when something is written.
+        settle_s: see `open_exchange`.
 
     Raises:
         UserError: there is a file of this name.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, settle_s: float) -> None:
+        self._settle_s = settle_s
         self._root = Path(place).expanduser().absolute()
         self.place = str(self._root)
         if self._root.is_file():
@@ -105,7 +115,9 @@ class LocalExchange(Exchange):
         except OSError:  # removed since the folder was listed, or a link to nowhere
             return None
         marker = f"{status.st_mtime_ns}:{status.st_ino}:{status.st_size}"
-        return Item(path.relative_to(self._root).as_posix(), status.st_size, marker)
+        # either way, since a file server's clock may be ahead
+        is_settled = abs(time.time() - status.st_mtime) >= self._settle_s
+        return Item(path.relative_to(self._root).as_posix(), status.st_size, marker, is_settled)
 
     def read(self, name: str) -> bytes:
         """See `Exchange.read`."""
@@ -121,7 +133,8 @@ class LocalExchange(Exchange):
         path = write_bytes(self._root / name, data)
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # the name too, not the content alone
+            with suppress(OSError):  # some network shares sync files only
+                os.fsync(descriptor)  # the name too, not the content alone
         finally:
             os.close(descriptor)
 

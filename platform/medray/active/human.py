@@ -24,13 +24,15 @@ class HumanOracle(Oracle):
         place: folder or s3 url of the exchange, for this campaign alone.
         cases: every case of the pool, by id.
         rules: what counts as a label.
+        settle_s: a file on a disk is read once it has not changed for this long: one that is still being copied may
+            look whole, and what is taken from it stands.
 
     Raises:
         UserError: the place cannot be a folder.
     """
 
-    def __init__(self, place: str, cases: Mapping[str, Case], rules: LabelRules) -> None:
-        self._exchange = open_exchange(place)
+    def __init__(self, place: str, cases: Mapping[str, Case], rules: LabelRules, *, settle_s: float = 2.0) -> None:
+        self._exchange = open_exchange(place, settle_s=settle_s)
         self._cases, self._rules = dict(cases), rules
         self._reader = ReturnReader(self._exchange, self._cases, rules)
         self.where = self._exchange.place

@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Judge:
     """Reads masks and tables out of an exchange.
 
-    Each method raises FileNotFoundError for a file that is gone, a StorageError where storage does not answer, and
-    another UserError for what cannot be used.
+    Each method raises FileNotFoundError for a file that is gone or still being written, a StorageError where storage
+    does not answer, and another UserError for what cannot be used.
 
     Args:
         exchange: where they are.
@@ -43,7 +43,7 @@ class Judge:
         """The rows of a table."""
         key = (table.name, table.marker)
         if key not in self._tables:
-            self._tables[key] = _verdict(lambda: read_rows(self._exchange.read(table.name)))
+            self._tables[key] = _verdict(lambda: read_rows(self._read(table)))
         return _value(self._tables[key])
 
     def mask(self, item: Item, case: str) -> Mask:
@@ -51,10 +51,13 @@ class Judge:
         key = (item.name, item.marker, case)
         if key not in self._masks:
             image = self._cases[case].volume(MAIN)  # outside of the verdict: that it cannot be read may pass
-            self._masks[key] = _verdict(
-                lambda: read_mask(self._exchange.read(item.name), item.name, image, self._rules)
-            )
+            self._masks[key] = _verdict(lambda: read_mask(self._read(item), item.name, image, self._rules))
         return _value(self._masks[key])
+
+    def _read(self, item: Item) -> bytes:
+        if not item.is_settled:
+            raise FileNotFoundError(item.name)
+        return self._exchange.read(item.name)
 
     def empty_mask(self, case: str) -> Mask:
         """The mask of a case with nothing in it."""

@@ -63,10 +63,12 @@ def read_mask(data: bytes, name: str, image: Volume, rules: LabelRules) -> Mask:
         path.write_bytes(data)
         try:
             mask = read_label(path)
+            if mask.header.get("format") == "raster":
+                _check_pixels(path, rules)
         except UserError as error:
             raise UserError(str(error).replace(str(path), "it")) from error
-        if mask.header.get("format") == "raster" and rules.values != (1,):
-            _check_not_white(path, rules)
+        except Exception as error:  # damaged files make the libraries fail in ways of their own; a campaign goes on
+            raise UserError(f"it is damaged: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if mask.array.shape[0] != 1:
         raise UserError(f"it holds {mask.array.shape[0]} masks on top of each other where one label map is expected")
     on_image = _on_image(mask, image)
@@ -85,9 +87,13 @@ def kept_mask(mask: NDArray[Any], image: Volume) -> Mask:
     return Mask(content, suffix, digest, is_empty=not values.any())
 
 
-def _check_not_white(path: Path, rules: LabelRules) -> None:
-    """The reader takes black and white for 0 and 1, and which of several labels white is nobody knows."""
+def _check_pixels(path: Path, rules: LabelRules) -> None:
+    """What the reader lets pass: checksums of a PNG that do not fit, and white, which it takes for 1."""
     with Image.open(path) as pixels:
+        pixels.verify()
+    if rules.values == (1,):
+        return
+    with Image.open(path) as pixels:  # a picture that was verified cannot be read any more
         if pixels.mode in ("1", "L") and pixels.getextrema()[1] == 255:
             raise UserError(f"it holds the value 255; expected {rules.values_text()}")
 
@@ -103,38 +109,47 @@ def _check_values(mask: NDArray[Any], rules: LabelRules) -> None:
 def _on_image(mask: Volume, image: Volume) -> NDArray[Any]:
     """The mask's values at the image's pixels, (H, W)."""
     kind = mask.header.get("format")
-    if kind == "raster" and mask.spatial_dims == 2:
+    if kind == "raster":
+        if mask.spatial_dims != 2:
+            raise UserError(f"it has {mask.shape[0]} pages where one picture is expected")
         return off_picture(mask.array[0], image)
     if kind == "array" and not has_position(mask):  # laid out as the array that the image is read as
         if mask.shape != image.shape:
             raise UserError(f"it is an array of {mask.shape} where the image is one of {image.shape}")
         return mask.array[0]
+    index = _voxels_of(mask, image)
+    if index is None:
+        raise UserError(f"it does not lie on the image: {_difference(mask, image)}")
     voxels = mask.array[0] if mask.spatial_dims == 3 else mask.array[0][..., None]
-    to_voxel = np.linalg.inv(mask.affine) @ image.affine
-    pixels = np.indices((*image.shape, 1)).reshape(3, -1)
-    exact = to_voxel[:3, :3] @ pixels + to_voxel[:3, 3:]
-    index = np.rint(exact).astype(np.int64)
-    inside = (index >= 0).all() and (index < np.reshape(voxels.shape, (3, 1))).all()
-    if not inside or np.abs(exact - index).max() > _TOLERANCE_PX or not _covers(index, voxels.shape, image.shape):
-        raise UserError(f"it does not lie on the image: {_difference(mask, image, to_voxel)}")
     found: NDArray[Any] = voxels[tuple(index)].reshape(image.shape)
     return found
 
 
-def _covers(index: NDArray[np.int64], shape: tuple[int, ...], image_shape: tuple[int, ...]) -> bool:
-    """Whether the image's pixels are a whole plane of the mask's voxels, none left out and none taken twice."""
+def _voxels_of(mask: Volume, image: Volume) -> NDArray[np.int64] | None:
+    """The mask's voxel at each of the image's pixels, (3, H * W); None unless they are a whole plane of its voxels."""
+    shape = mask.shape if mask.spatial_dims == 3 else (*mask.shape, 1)
+    to_voxel = np.linalg.inv(mask.affine) @ image.affine
+    exact = to_voxel[:3, :3] @ np.indices((*image.shape, 1)).reshape(3, -1) + to_voxel[:3, 3:]
+    nearest = np.rint(exact)
+    inside = (nearest >= 0).all() and (nearest < np.reshape(shape, (3, 1))).all()
+    if not inside or np.abs(exact - nearest).max() > _TOLERANCE_PX:
+        return None
+    index = nearest.astype(np.int64)
     across = [n for n, places in zip(shape, index, strict=True) if places.min() != places.max()]
-    distinct = len(np.unique(np.ravel_multi_index(tuple(index), shape)))
-    return distinct == index.shape[1] and sorted(across) == sorted(n for n in image_shape if n > 1)
+    no_voxel_twice = len(np.unique(np.ravel_multi_index(tuple(index), shape))) == index.shape[1]
+    none_left_out = sorted(across) == sorted(n for n in image.shape if n > 1)
+    return index if no_voxel_twice and none_left_out else None
 
 
-def _difference(mask: Volume, image: Volume, to_voxel: NDArray[np.float64]) -> str:
-    def text(shape: tuple[int, ...]) -> str:
-        return " x ".join(str(n) for n in shape)
-
-    turned = np.rint(to_voxel[:2, :2])
-    if mask.shape != image.shape and mask.spatial_dims == 2:
-        reason = f"it has {text(mask.shape)} pixels, the image {text(image.shape)}"
+def _difference(mask: Volume, image: Volume) -> str:
+    """Why a mask does not lie on its image, and what to do."""
+    if not has_position(image):
+        return "the image has no position in the patient; save its mask as PNG"
+    turned = np.rint((np.linalg.inv(mask.affine) @ image.affine)[:2, :2])
+    if not has_position(mask):
+        reason = "its header gives no position in the patient"
+    elif mask.spatial_dims == 2 and mask.shape != image.shape:
+        reason = f"it is a grid of {_by(mask.shape)} where the image has {_by(image.shape)}"
     elif np.array_equal(np.abs(turned), np.eye(2)) and (turned < 0).any():
         reason = "it is mirrored"
     elif np.array_equal(np.abs(turned), np.eye(2)[::-1]):
@@ -142,3 +157,7 @@ def _difference(mask: Volume, image: Volume, to_voxel: NDArray[np.float64]) -> s
     else:
         reason = "its position or pixel size is another one"
     return f"{reason}; draw it on the image itself and save it on the image's grid"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)

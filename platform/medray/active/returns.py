@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from medray.active.answers import NO_CLASSES, Answer
 from medray.active.claims import Claim
@@ -37,6 +37,40 @@ _MISPLACED = (
 )
 
 
+@dataclass
+class _Haul:
+    """What was found so far.
+
+    Attributes:
+        claims: about cases that were asked for.
+        problems: what cannot be used.
+        named: mask files that a row leads to.
+        notes: of rows, by case.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    named: set[str] = field(default_factory=set)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def telling(self, subject: str, case: str = "") -> Iterator[None]:
+        """Make a problem of what cannot be used. A file that has gone since it was listed is none."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except FileNotFoundError:
+            pass
+        except UserError as error:
+            self.problems.append(Problem(subject, str(error), case))
+
+    def noted(self, claim: Claim) -> Claim:
+        """A mask file with what a row says besides."""
+        note = claim.answer.note or self.notes.get(claim.answer.case, "")
+        return replace(claim, answer=replace(claim.answer, note=note))
+
+
 class ReturnReader:
     """Reads what lies in the rounds' folders.
 
@@ -57,27 +91,31 @@ class ReturnReader:
             StorageError: object storage does not answer.
         """
         items = {item.name: item for item in self._exchange.list() if _may_be_label(item.name)}
-        tables = [item for name, item in items.items() if name.lower().endswith(TABLE_SUFFIXES)]
-        files = [item for name, item in items.items() if not name.lower().endswith(TABLE_SUFFIXES)]
-        claims: list[Claim] = []
-        problems: list[Problem] = []
-        named: set[str] = set()
-        notes: dict[str, str] = {}
-        for table in tables:
-            with _telling(problems, table.name):
-                for row in self._rows(table):
-                    subject, mask = f"{table.name}, row {row.number}", self._mask_of(table, row, items)
-                    named |= {mask.name} if mask is not None else set()
-                    with _telling(problems, subject, row.cells["case"]):
-                        claims += self._row_claim(subject, row, mask, asked)
-                    notes.setdefault(row.cells["case"], row.cells.get("note", ""))
+        haul = _Haul()
+        for item in items.values():
+            if _is_table(item.name):
+                self._read_table(item, items, asked, haul)
         by_stem = {safe_name(case): case for case in asked}
-        for file in files:
-            case = by_stem.get(stem_of(file.name).lower(), "")
-            if case or file.name not in named:
-                with _telling(problems, file.name, case):
-                    claims += self._file_claim(file, case, asked)
-        return [_noted(claim, notes) for claim in claims], problems
+        for item in items.values():
+            case = by_stem.get(stem_of(item.name).lower(), "")
+            if not _is_table(item.name) and (case or item.name not in haul.named):
+                with haul.telling(item.name, case):
+                    haul.claims += self._file_claim(item, case, asked)
+        return [haul.noted(claim) for claim in haul.claims], haul.problems
+
+    def _read_table(self, table: Item, items: Mapping[str, Item], asked: Collection[str], haul: _Haul) -> None:
+        rows: list[TableRow] = []
+        with haul.telling(table.name):
+            rows = self._rows(table)
+        for row in rows:
+            case, mask = row.cells["case"], self._mask_of(table, row, items)
+            subject = f"{table.name}, row {row.number}"
+            with haul.telling(subject, case):
+                haul.claims += self._row_claim(subject, row, mask, asked)
+            if mask is not None:
+                haul.named.add(mask.name)
+            if row.cells.get("note"):
+                haul.notes.setdefault(case, row.cells["note"])
 
     def _rows(self, table: Item) -> list[TableRow]:
         if "/" not in table.name:
@@ -137,12 +175,6 @@ def _claim(subject: str, answer: Answer, mask: Mask) -> Claim:
     return Claim(subject, replace(answer, value="", digest=mask.digest), mask)
 
 
-def _noted(claim: Claim, notes: Mapping[str, str]) -> Claim:
-    """A mask file with what a row says besides."""
-    note = claim.answer.note or notes.get(claim.answer.case, "")
-    return replace(claim, answer=replace(claim.answer, note=note))
-
-
 def _not_asked(case: str) -> str:
     return f"case {case!r} was not asked for"
 
@@ -159,14 +191,5 @@ def _may_be_label(name: str) -> bool:
     return not any(part in _NO_LABELS or part.startswith((".", "~$")) for part in parts)
 
 
-@contextmanager
-def _telling(problems: list[Problem], subject: str, case: str = "") -> Iterator[None]:
-    """Make a problem of what cannot be used. A file that has gone since it was listed is none."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except FileNotFoundError:
-        pass
-    except UserError as error:
-        problems.append(Problem(subject, str(error), case))
+def _is_table(name: str) -> bool:
+    return name.lower().endswith(TABLE_SUFFIXES)

@@ -82,10 +82,10 @@ class LabelRules:
             "and are there to look at.",
             f"Save the mask alone, in the size of the picture, under the picture's name in the folder labels. Its "
             f"values: {self.values_text()}. PNG and TIFF keep them, JPEG does not; switch off smoothing of edges.",
-            "Or load the original file (column files) into a program for medical images and save the mask as "
-            ".nii.gz, .mha or .nrrd, on the image's own grid: of the slice, or of the whole volume, from which the "
+            "Or, for scans, load the original file (column files) into a program for medical images and save the mask "
+            "as .nii.gz, .mha or .nrrd, on the image's own grid: of the slice, or of the whole volume, from which the "
             "slice is taken. A mask under another name is found if the column label holds its path.",
-            f"If there is nothing to draw, write {NO_CLASSES} into the column label.",
+            f'If there is nothing to draw, write "{NO_CLASSES}" into the column label.',
         ]
 
     def _class_steps(self) -> list[str]:
@@ -93,7 +93,7 @@ class LabelRules:
             return [f"Look at each picture and write one of these into the column label: {', '.join(self.classes)}."]
         return [
             f"Look at each picture and write what is there into the column label, with a semicolon between several: "
-            f"{', '.join(self.classes)}; or {NO_CLASSES}."
+            f'{", ".join(self.classes)}; or "{NO_CLASSES}".'
         ]
 
 

@@ -30,8 +30,10 @@ from medray.active.exchange import Exchange
 from medray.active.oracle import Query
 from medray.active.pictures import layout, picture, png, size_text, thumbnail
 from medray.active.rules import LabelRules
-from medray.data.case import Case, FieldRef
+from medray.data.case import Case
+from medray.data.fields import FileRef
 from medray.data.modalities import AUXILIARY, MAIN
+from medray.data.sliced import SliceField
 from medray.errors import UserError
 
 COLUMNS = ("case", "patient", "picture", "files", "score", "label", "status", "note")
@@ -138,15 +140,17 @@ def _table(query: Query, entries: list[_Entry]) -> bytes:
 
 
 def _files(entry: _Entry) -> str:
-    refs = [entry.case.fields[name] for name in (MAIN, AUXILIARY) if name in entry.case.fields]
-    found = [text for ref in refs if (text := _location(ref))]
+    found = [text for name in (MAIN, AUXILIARY) if (text := _location(entry.case, name))]
     return " | ".join(found) or entry.picture
 
 
-def _location(ref: FieldRef) -> str:
+def _location(case: Case, field: str) -> str:
     """Path of a field's file, and the slice where it is one of a volume; empty if it comes from no file."""
-    path, index = getattr(ref, "path", ""), getattr(ref, "index", None)
-    return f"{path} slice {index}" if path and index is not None else str(path)
+    ref = case.fields.get(field)
+    if isinstance(ref, SliceField):
+        path = ref.ref.path if isinstance(ref.ref, FileRef) else ""
+        return f"{path} slice {int(case.attributes['slice'])} from below, the first is 0" if path else ""
+    return ref.path if isinstance(ref, FileRef) else ""
 
 
 def _score(score: float) -> str:

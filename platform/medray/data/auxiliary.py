@@ -21,7 +21,7 @@ def pair_modalities(cases: Sequence[Case], main: str, auxiliary: str) -> list[Ca
         cases: as found in a source: one case per modality (see `medray.data.channels.by_patient`), or cases with fields
             of these names. Cases that say no modality, or have the field ``auxiliary``, pass as they are.
         main: the modality that becomes ``image``: t1ce, t1post.
-        auxiliary: the one that becomes ``auxiliary``: flair.
+        auxiliary: the one that becomes ``auxiliary``: flair; empty for none.
 
     Returns:
         Cases in the order their patients first appear, those that pass first. Who lacks the main modality has no
@@ -31,14 +31,14 @@ def pair_modalities(cases: Sequence[Case], main: str, auxiliary: str) -> list[Ca
     Raises:
         UserError: no case shows one of the two.
     """
-    wanted = {main, auxiliary}
+    wanted = [name for name in (main, auxiliary) if name]
     ready = [case for case in cases if not _is_loose(case, wanted)]
     loose = [case for case in cases if _is_loose(case, wanted)]
-    return [*ready, *(_renamed(case, main, auxiliary) for case in by_patient(loose, (main, auxiliary)))]
+    return [*ready, *(_renamed(case, main, auxiliary) for case in by_patient(loose, wanted))]
 
 
-def _is_loose(case: Case, wanted: set[str]) -> bool:
-    return "auxiliary" not in case.fields and ("modality" in case.attributes or bool(wanted & set(case.fields)))
+def _is_loose(case: Case, wanted: Sequence[str]) -> bool:
+    return "auxiliary" not in case.fields and ("modality" in case.attributes or bool(set(wanted) & set(case.fields)))
 
 
 def _renamed(case: Case, main: str, auxiliary: str) -> Case:

@@ -64,7 +64,7 @@ class ClassificationTask(NetworkTask[Judged]):
         if self.settings.task_network == "resnet18" and not self.settings.task_weights:
             work.say(
                 "resnet18 starts from random weights, the paper's from ImageNet's: with few labels expect lower scores "
-                "and raise the learning rate; weights takes a file of torchvision's"
+                "and raise task_lr; task_weights takes a file of torchvision's"
             )
         return super().train(work, cases, validation, name=name)
 

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from medray.active.oracle import Oracle, SimulatedOracle
 from medray.active.records import RoundRecord, read_record
 from medray.active.rules import LabelRules
 from medray.data.case import BadCase, Case, Source, Splits
+from medray.storage import is_url
 from medray.system import (
     ClaimResult,
     Evaluation,
@@ -136,7 +138,7 @@ class Mvaal(System[MvaalConfig]):
 
     def _campaign(self, work: Workbench, splits: Splits, classes: Sequence[str]) -> Campaign:
         config, task = self.config, self._task(classes)
-        place = config.annotation or f"{work.place}/annotation"
+        place = _absolute(config.annotation) if config.annotation else f"{work.place}/annotation"
         make_oracle = (
             functools.partial(_human, place, splits.train, LabelRules(task.kind, task.classes))
             if config.oracle == "human"
@@ -158,6 +160,11 @@ class Mvaal(System[MvaalConfig]):
 
     def _task(self, classes: Sequence[str]) -> NetworkTask[Any]:
         return make_task(self.config.task, self.config, classes)
+
+
+def _absolute(place: str) -> str:
+    """As seen from here: the oracle's process may be somewhere else."""
+    return place if is_url(place) else str(Path(place).resolve())
 
 
 def _simulated(cases: Sequence[Case], task: NetworkTask[Any], place: str) -> Oracle:

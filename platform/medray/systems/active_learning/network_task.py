@@ -133,8 +133,10 @@ class NetworkTask(Task, Generic[OutcomeT]):
         Raises:
             UserError: they are not of one size, or too small for the network.
         """
-        shapes = {image.shape: name for image, name in zip(images, names, strict=True)}
-        told = ", ".join(f"{name} {' x '.join(map(str, shape[1:]))}" for shape, name in shapes.items())
+        shapes: dict[tuple[int, ...], str] = {}
+        for image, name in zip(images, names, strict=True):
+            shapes.setdefault(image.shape, f"{name} {image.shape[1]} x {image.shape[2]}")
+        told = ", ".join(list(shapes.values())[:2])
         if len(shapes) > 1:
             raise UserError(f"the network takes images of one size, and these differ: {told}; give a task_size")
         if min(images[0].shape[1:]) < self.smallest_px:

@@ -1,7 +1,8 @@
 """The final network of a campaign on a new scan, with the result on the scan's own grid.
 
 A volume is turned to Right, Anterior, Superior and looked at slice by slice across its last axis, from the feet up, as
-`medray.data.slices` has it; a 2D image is a stack of one slice, as it is stored.
+`medray.data.slices` has it; a 2D image is a stack of one slice, as it is stored. Slices without any contrast, such as
+those above the head, are not looked at.
 Shape letters: Z slices, H rows, W columns of a slice, L classes.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
 from medray.data.case import Volume
 from medray.data.geometry import Grid, canonical
@@ -45,11 +45,17 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan as it was read, and turned, and its slices (1, H, W) as the network sees them."""
+    """A scan.
+
+    Attributes:
+        original: as it was read.
+        turned: to Right, Anterior, Superior.
+        slices: (1, H, W) as the network sees them, by number; only those with contrast, or all where none has any.
+    """
 
     original: Volume
     turned: Volume
-    slices: tuple[FloatArray, ...]
+    slices: Mapping[int, FloatArray]
 
     @property
     def affine(self) -> NDArray[np.float64] | None:
@@ -85,8 +91,12 @@ def _read(task: NetworkTask[Any], path: Path) -> _Scan:
     original = read_volume(path)
     turned = canonical(original) if original.spatial_dims == 3 else original
     reader = task.reader()
-    depth = turned.shape[2] if turned.spatial_dims == 3 else 1
-    return _Scan(original, turned, tuple(reader.on_grid(_slice(turned, index)) for index in range(depth)))
+    slices = {index: reader.on_grid(_slice(turned, index)) for index in range(_depth(turned))}
+    return _Scan(original, turned, {index: one for index, one in slices.items() if np.ptp(one) > 0} or slices)
+
+
+def _depth(turned: Volume) -> int:
+    return turned.shape[2] if turned.spatial_dims == 3 else 1
 
 
 def _slice(turned: Volume, index: int) -> Volume:
@@ -95,12 +105,13 @@ def _slice(turned: Volume, index: int) -> Volume:
 
 
 @torch.inference_mode()
-def _probabilities(task: NetworkTask[Any], weights: Path | None, slices: Sequence[FloatArray]) -> Iterator[Tensor]:
-    """Of each slice, as `Seen.probabilities`."""
-    network = task.load(weights)
-    for part in in_portions(slices, _SLICES_AT_ONCE):
+def _probabilities(task: NetworkTask[Any], weights: Path | None, scan: _Scan) -> list[FloatArray]:
+    """Of each of the slices in turn, as `Seen.probabilities`."""
+    network, found = task.load(weights), list[FloatArray]()
+    for part in in_portions(list(scan.slices.values()), _SLICES_AT_ONCE):
         images = task.stacked(part, ["the image"] * len(part)).to(network.mean.device)
-        yield from task.probabilities(network(images).float()).cpu()
+        found.extend(task.probabilities(network(images).float()).cpu().numpy())
+    return found
 
 
 # Masks ---------------------------------------------------------------------------------------------------------------
@@ -108,9 +119,11 @@ def _probabilities(task: NetworkTask[Any], weights: Path | None, slices: Sequenc
 
 def _segment(task: NetworkTask[Any], weights: Path | None, scan: _Scan, out: Path) -> Prediction:
     started = time.perf_counter()
-    found = [p[1].numpy() for p in _probabilities(task, weights, scan.slices)]
+    found = _probabilities(task, weights, scan)
     seconds = time.perf_counter() - started
-    stack = np.stack([back_to(p, _slice(scan.turned, index)) for index, p in enumerate(found)])
+    stack = np.zeros((_depth(scan.turned), *scan.turned.shape[:2]), dtype=np.float32)
+    for index, probabilities in zip(scan.slices, found, strict=True):
+        stack[index] = back_to(probabilities[1], _slice(scan.turned, index))
     probability = put_back(stack, Grid.of(scan.turned), scan.original)
     inside = probability.array > 0.5
     white = 255 if scan.original.header.get("format") == "raster" else 1
@@ -156,13 +169,9 @@ def _overview(scan: _Scan, masks: NDArray[np.bool_]) -> bytes:
 
 
 def _classify(task: NetworkTask[Any], weights: Path | None, scan: _Scan, out: Path) -> Prediction:
-    """A volume's probability is the largest of its slices where classes are independent, else their mean over slices.
-
-    Slices without any contrast (beyond the head) are left out.
-    """
+    """A volume's probability is the largest of its slices where classes are independent, else their mean."""
     started = time.perf_counter()
-    looked = [index for index, one in enumerate(scan.slices) if np.ptp(one) > 0] or list(range(len(scan.slices)))
-    each = np.stack([p.numpy() for p in _probabilities(task, weights, [scan.slices[index] for index in looked])])
+    each, looked = np.stack(_probabilities(task, weights, scan)), list(scan.slices)
     seconds = time.perf_counter() - started
     whole = each.max(axis=0) if task.kind == "classes" else each.mean(axis=0)
     told: dict[str, Any] = {"input": scan.original.source, "probabilities": _named(task, whole)}

@@ -34,7 +34,7 @@ class TaskSettings:
             raise ValueError(f"unet_channels are {_UNET_LEVELS} numbers from 1, got {self.unet_channels}")
         if self.task_batch_size < 1 or self.task_lr <= 0 or (self.task_epochs is not None and self.task_epochs < 1):
             raise ValueError(
-                "batch_size and epochs are at least 1 and lr is above 0, got "
+                "task_batch_size and task_epochs are at least 1 and task_lr is above 0, got "
                 f"{self.task_batch_size}, {self.task_epochs} and {self.task_lr:g}"
             )
         if self.task_weights and self.task_network != "resnet18":
