@@ -94,7 +94,8 @@ class MvaalSettings:
     vae_steps: int = 1
     """Updates of the VAE for each batch (paper 1; the authors' code 2)."""
     critic_steps: int = 1
-    """Updates of the critic for each batch (paper and code 1)."""
+    """Updates of the critic for each batch (paper and code 1; Wasserstein critics usually take 5). With 1 a small VAE
+    at a high rate gets ahead of its critic, and unlabelled images end up scored above labelled ones."""
     lr_vae: float = 1e-4
     """Learning rate of the VAE, delta_1 (paper 1e-4)."""
     lr_critic: float = 1e-4
