@@ -44,6 +44,10 @@ from medray.systems.active_learning.mvaal_networks import COPIES, Coded, Critic,
 FIELDS = (MAIN, AUXILIARY)
 """Modalities m1 and m2, in the order of the decoders."""
 _RANKED_AT_ONCE = 32
+_REVERSED = (
+    "the critic scores labelled images no higher than unlabelled ones, so its picks mean little; the VAE hides the "
+    "difference faster than the critic finds it: lower gamma_1 or raise critic_steps"
+)
 _NORMALIZED_BY = 256
 """Images that the pool's mean and deviation are taken from, at most."""
 
@@ -426,7 +430,7 @@ class MvaalSampler(Sampler):
         picks, scores = smallest(view.unlabelled, critic_scores(networks, read, view.unlabelled), view.budget)
         labelled = np.fromiter(critic_scores(networks, read, view.labelled), np.float32, len(view.labelled))
         metrics = {"score_unlabelled": float(scores.mean()), "score_labelled": float(labelled.mean())}
-        return Ranking(picks, scores, labelled, metrics)
+        return Ranking(picks, scores, labelled, metrics, "" if labelled.mean() > scores.mean() else _REVERSED)
 
 
 def load(settings: MvaalSettings, weights: Path) -> nn.ModuleDict:

@@ -20,6 +20,8 @@ from medray.systems.active_learning.mvaal_config import LUNGS, MvaalConfig
 from medray.systems.active_learning.tasks import TaskName
 from medray.systems.classification.labels import class_column, class_names
 
+LABELLED = "labelled"
+"""Attribute of a case: whether it may be labelled before the first query."""
 KINDS: Mapping[TaskName, LabelKind] = {"segmentation": "mask", "multi_label": "classes", "multi_class": "class"}
 
 
@@ -101,25 +103,28 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
 
 
 def initial_cases(pool: Sequence[Case], config: MvaalConfig, seed: int) -> tuple[str, ...]:
-    """Ids of those that are labelled before the first query: drawn at random, or with people all that are labelled.
+    """Ids of those that are labelled before the first query: drawn at random, or with people all that have a label.
+
+    Cases may say with the attribute ``labelled`` (yes, no) which of them may be drawn.
 
     Raises:
         UserError: there are none, or the pool is no larger than that.
     """
-    known = [case.id for case in pool if has_label(case, KINDS[config.task])]
+    known = [case for case in pool if has_label(case, KINDS[config.task])]
     if config.oracle == "human":
         if not known:
             raise UserError(
                 "no case of the pool has a label to begin with; label a random sample of the patients first"
             )
-        return tuple(known)
-    if len(known) <= config.num_initial:
+        return tuple(case.id for case in known)
+    first = [case.id for case in known if case.attributes.get(LABELLED, "yes") == "yes"]
+    if len(first) < config.num_initial or len(known) <= config.num_initial:
         raise UserError(
-            f"the pool has {len(known)} labelled cases, and {config.num_initial} of them begin (--initial), which "
-            "leaves none to ask for; give fewer"
+            f"the pool has {len(known)} labelled cases, {len(first)} to begin with, and --initial asks for "
+            f"{config.num_initial} of them; give fewer, so that some are left to ask for"
         )
-    order = np.random.default_rng(seed_of("initial", seed)).permutation(len(known))
-    return tuple(known[index] for index in order[: config.num_initial])
+    order = np.random.default_rng(seed_of("initial", seed)).permutation(len(first))
+    return tuple(first[index] for index in order[: config.num_initial])
 
 
 def class_names_of(cases: Sequence[Case], config: MvaalConfig) -> tuple[str, ...]:

@@ -3,6 +3,10 @@
 A volume is turned to Right, Anterior, Superior and looked at slice by slice across its last axis, from the feet up, as
 `medray.data.slices` has it; a 2D image is a stack of one slice, as it is stored. Slices without any contrast, such as
 those above the head, are not looked at.
+
+A network that was trained by the paper's rule has only seen slices with a lesion (1000 pixels or more), and may well
+find some in slices without; the volume it gives for a whole scan can then be far too large.
+
 Shape letters: Z slices, H rows, W columns of a slice, L classes.
 """
 
