@@ -353,6 +353,10 @@ class System(ABC, Generic[ConfigT]):
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """Score the trained system on cases it has not seen."""
 
+    def alone(self) -> str:
+        """Why no variant is trained beside it, whatever the preset compares with; empty where one may be."""
+        return ""
+
     def overview(self, found: Mapping[str, tuple[Trained, Evaluation]]) -> Sequence[Figure]:
         """Pictures that show what was compared in one frame; none unless overridden.
 

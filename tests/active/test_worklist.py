@@ -49,8 +49,9 @@ def test_excel_sees_that_the_table_is_utf8(tmp_path: Path) -> None:
     assert raw.count(b"\r\n") == 2
 
 
-def test_scores_that_nobody_gave_are_empty(tmp_path: Path) -> None:
-    asked = replace(query(0, ["a"]), scores=(float("nan"),))
+@pytest.mark.parametrize("scores", [(float("nan"),), ()])
+def test_scores_that_nobody_gave_are_empty(tmp_path: Path, scores: tuple[float, ...]) -> None:
+    asked = replace(query(0, ["a"]), scores=scores)
     write_worklist(open_exchange(str(tmp_path / "x")), asked, films(tmp_path, ["a"]), MASKS)
     (row,) = Annotator(tmp_path / "x").rows()
     assert row["score"] == ""

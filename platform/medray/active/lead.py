@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medray.active.campaign import Campaign, CampaignResult
+from medray.active.exchange import open_exchange
 from medray.active.members import (
     Books,
     LearnerSeat,
@@ -28,10 +29,10 @@ from medray.active.members import (
     SamplerSeat,
     SamplerTrained,
 )
-from medray.active.oracle import Problem, Query, Returned
+from medray.active.oracle import Query, Returned
 from medray.active.pool import PoolView
 from medray.active.records import RoundRecord, histogram, pick_scores, read_record, seconds_of
-from medray.active.status import STATUS, write_status
+from medray.active.status import read_problems, write_status
 from medray.system import Team, Workbench
 
 _POLL_S = 2.0
@@ -84,7 +85,9 @@ class _Lead:
         self.work, self.campaign = work, campaign
         self._books = books
         self._trainers = _Trainers(work, campaign)
-        self._problems: dict[tuple[str, str], Problem] = {}
+        self._exchange = open_exchange(work.place)
+        self._problems = {(problem.subject, problem.reason): problem for problem in read_problems(self._exchange)}
+        self._written: Any = None
 
     def run(self) -> CampaignResult:
         records = []
@@ -166,22 +169,24 @@ class _Lead:
                 waiting = True
                 self._trainers.leave()
             if self.campaign.wait_hours and time.time() - began > 3600 * self.campaign.wait_hours:
-                raise KeyboardInterrupt(f"no answers within {self.campaign.wait_hours:g} h")
+                self.work.say(f"round {query.number}: not enough labels within {self.campaign.wait_hours:g} h")
+                raise KeyboardInterrupt
             time.sleep(_POLL_S)
 
     def _take(self) -> Books:
         """Bring what has come back to the pool, and tell what cannot be used; once."""
         state = self._state()
         returned: Returned = self._books.call("collect", {"oracle": (state.queries, state.answers)})["oracle"]
-        taken, refused = self._ask_pool("take", returned.answers)
+        _, refused = self._ask_pool("take", returned.answers)
         found = {(problem.subject, problem.reason): problem for problem in (*returned.problems, *refused)}
         news = {key: problem for key, problem in found.items() if key not in self._problems}
         for problem in news.values():
             self.work.say(f"not used: {problem.subject}: {problem.reason}")
         self._problems |= news
         state = self._state()
-        if taken or news or not (self.work.out / STATUS).exists():
-            write_status(self.work.out, state, list(self._problems.values()))
+        if self._written != (state.counts, len(self._problems)):
+            write_status(self._exchange, state, list(self._problems.values()))
+            self._written = state.counts, len(self._problems)
         return state
 
     def _kept(self, record: RoundRecord) -> RoundRecord:

@@ -5,30 +5,45 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from medray.active.exchange import Exchange
 from medray.active.members import Books
 from medray.active.oracle import Problem
 
 STATUS, PROBLEMS = "pool.csv", "problems.csv"
 
 
-def write_status(folder: Path, books: Books, problems: Sequence[Problem]) -> None:
-    """Write pool.csv (every case that was ever asked for or labelled) and problems.csv (what could not be used)."""
+def write_status(exchange: Exchange, books: Books, problems: Sequence[Problem]) -> None:
+    """Write pool.csv (every case that was ever asked for or labelled) and problems.csv (what could not be used).
+
+    Args:
+        exchange: the run's folder where it lasts: people look there while a campaign waits, for weeks maybe.
+        books: of the pool.
+        problems: all so far.
+    """
     asked = {name: query.number for query in books.queries for name in query.cases}
     rows: list[Sequence[Any]] = [("case", "state", "round", "value", "file", "note")]
     for name, answer in books.answers.items():
         state = "labelled" if answer.status == "labelled" else "rejected"
         rows.append((name, state, asked.get(name, ""), answer.value, answer.file, answer.note))
     rows += [(name, "queried", asked[name], "", "", "") for name in books.pending]
-    _write(folder / STATUS, rows)
-    _write(folder / PROBLEMS, [("subject", "case", "reason"), *((p.subject, p.case, p.reason) for p in problems)])
+    exchange.write(STATUS, _table(rows))
+    told = [(problem.subject, problem.case, problem.reason) for problem in problems]
+    exchange.write(PROBLEMS, _table([("subject", "case", "reason"), *told]))
 
 
-def _write(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
+def read_problems(exchange: Exchange) -> list[Problem]:
+    """What `write_status` wrote of problems, by an earlier process too; none where nothing was written."""
+    try:
+        text = exchange.read(PROBLEMS).decode()
+    except FileNotFoundError:
+        return []
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [Problem(row["subject"], row["reason"], row["case"]) for row in rows]
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text.getvalue())
-    partial.replace(path)
+    return text.getvalue().encode()

@@ -132,7 +132,7 @@ def _table(query: Query, entries: list[_Entry]) -> bytes:
     text = io.StringIO(newline="")
     rows = csv.DictWriter(text, COLUMNS, restval="")
     rows.writeheader()
-    for entry, score in zip(entries, query.scores, strict=True):
+    for entry, score in zip(entries, _scores(query), strict=True):
         case = entry.case
         told = {"case": case.id, "patient": case.patient, "picture": entry.picture}
         rows.writerow({**told, "files": _files(entry), "score": _score(score)})
@@ -153,6 +153,11 @@ def _location(case: Case, field: str) -> str:
     return ref.path if isinstance(ref, FileRef) else ""
 
 
+def _scores(query: Query) -> tuple[float, ...]:
+    """One for each case; nan where the sampler says nothing."""
+    return query.scores or (math.nan,) * len(query.cases)
+
+
 def _score(score: float) -> str:
     return "" if math.isnan(score) else f"{score:.6g}"
 
@@ -160,7 +165,7 @@ def _score(score: float) -> str:
 def _page(query: Query, entries: list[_Entry], rules: LabelRules) -> str:
     cards: list[dict[str, Any]] = [
         {"order": order, "score": _score(score), "entry": entry}
-        for order, (entry, score) in enumerate(zip(entries, query.scores, strict=True), 1)
+        for order, (entry, score) in enumerate(zip(entries, _scores(query), strict=True), 1)
     ]
     is_mask = rules.kind == "mask"
     return _template().render(number=query.number, cards=cards, steps=rules.instructions(), is_mask=is_mask)

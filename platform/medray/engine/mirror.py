@@ -95,12 +95,17 @@ class Mirror:
         """Copy the named files from storage where they exist; for a run that goes on here and began elsewhere."""
         for name in names:
             if self.remote.exists(name):
-                self.remote.download(name, self.local / name)
+                self.download(name)
 
     def fetch_below(self, folder: str) -> None:
         """Copy everything below a folder of the run from storage."""
         for entry in self.remote.folder(folder).list():
-            self.remote.download(f"{folder}/{entry.name}", self.local / folder / entry.name)
+            self.download(f"{folder}/{entry.name}")
+
+    def download(self, name: str) -> None:
+        """Copy a file from storage. It is not sent back as it is: others may have written a newer one by then."""
+        self.remote.download(name, self.local / name)
+        self._sent[name] = _seen(self.local / name)
 
     def fetch_checkpoints(self, folder: Path) -> None:
         """Take over a loop's checkpoints; fetch its newest whole one, its best one and the logs that go with them.
@@ -148,8 +153,7 @@ class Mirror:
 
     def _send(self, path: Path) -> None:
         try:
-            status = path.stat()
-            seen = (status.st_size, status.st_mtime_ns)
+            seen = _seen(path)
             name = path.relative_to(self.local).as_posix()
             if self._sent.get(name) != seen:
                 self.remote.upload(path, name)
@@ -208,6 +212,11 @@ class Mirror:
                 return
             except OSError as error:  # a file of this machine's; `finish` tells if it stays so
                 log.warning("a file could not be copied to %s: %s", self.remote.url, error)
+
+
+def _seen(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _text(path: Path) -> str:

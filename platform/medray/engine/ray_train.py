@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import sysconfig
@@ -27,7 +26,7 @@ from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
 from medray.engine.reinforce import usable_precision
 from medray.engine.team import RayTeam
-from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run
+from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run, terminated_as_interrupted
 from medray.errors import UserError
 from medray.learner import Learner
 from medray.policy import PolicyProblem
@@ -136,7 +135,7 @@ class RayWorkbench(InProcessWorkbench):
         log_file, desk = self.out / "metrics.jsonl", open_desk()
         try:
             with (
-                _terminated_as_interrupted(),
+                terminated_as_interrupted(),
                 followed(Folder(self.url), log_file) if self.url else nullcontext(),
                 Watcher(log_file),
             ):
@@ -279,19 +278,6 @@ def wait_for_resources(options: RunOptions) -> None:
     wanted = (options.min_workers or options.num_workers) * options.cpus_per_worker
     if have.get("CPU", 0) < wanted:
         log.warning("the cluster has %g CPUs and the run needs %d; waiting for more nodes", have.get("CPU", 0), wanted)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM (`ray job stop`, a pod that is evicted) is heard as Ctrl-C is: the run saves before it ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _collect(references: list[Any]) -> list[Any]:

@@ -19,7 +19,7 @@ from medray.data.sources import open_source
 from medray.engine.models import config_from_plain, load_model, save_model
 from medray.engine.options import RunOptions
 from medray.engine.rundir import RunDirectory, versions
-from medray.engine.workbench import InProcessWorkbench
+from medray.engine.workbench import InProcessWorkbench, terminated_as_interrupted
 from medray.errors import UserError
 from medray.progress import counted
 from medray.report.html import write_report
@@ -195,10 +195,12 @@ def _compare(
     work: InProcessWorkbench, system: System[Any], options: RunOptions, splits: Splits, *, skip: str
 ) -> dict[str, tuple[Trained, Evaluation]]:
     """Score other variants on the same test cases, training those that learn."""
-    found = {}
-    for name in options.compare:
-        if name == skip:
-            continue
+    found: dict[str, tuple[Trained, Evaluation]] = {}
+    others = [name for name in options.compare if name != skip]
+    if others and system.alone():
+        work.say(f"not compared with {', '.join(others)}: {system.alone()}")
+        return found
+    for name in others:
         work.say(f"comparing with {name}")
         other = type(system)(replace(system.config, **system.variants[name].config))
         bench = work.nested(f"compare/{name}")
@@ -313,7 +315,9 @@ def _workbench(run: RunDirectory, options: RunOptions) -> Iterator[InProcessWork
 
 @contextmanager
 def _resumable(run: RunDirectory) -> Iterator[None]:
+    """Ctrl-C and SIGTERM at any moment, in a loop or not, say what to go on with."""
     try:
-        yield
+        with terminated_as_interrupted():
+            yield
     except KeyboardInterrupt:
         raise Interrupted(run) from None

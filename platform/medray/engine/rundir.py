@@ -21,6 +21,9 @@ from medray.storage.local import local_copy
 from medray.system import Figure
 
 _ROLE = "driver"
+_LEFT_THERE = frozenset(("checkpoints", "tensorboard", "ledger", "annotation"))
+"""Folders that are large and fetched when they are needed, or used only where they last: a copy of what people write,
+sent back, would undo what they have changed since."""
 _PACKAGES = ("medray", "ray", "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "itk-elastix")
 
 
@@ -83,14 +86,13 @@ class RunDirectory:
         return run
 
     def fetch(self, folder: str) -> None:
-        """Get a run's files below ``folder`` from object storage; "" for all but checkpoints and event files."""
+        """Get a run's files below ``folder`` from object storage; "" for all that a run reads on this machine."""
         if self.mirror is None:
             return
-        remote = self.mirror.remote
-        for entry in remote.list():
-            big = any(part in ("checkpoints", "tensorboard") for part in entry.name.split("/"))
-            if entry.name.startswith(f"{folder}/") if folder else not big:
-                remote.download(entry.name, self.path / entry.name)
+        for entry in self.mirror.remote.list():
+            left = not _LEFT_THERE.isdisjoint(entry.name.split("/"))
+            if entry.name.startswith(f"{folder}/") if folder else not left:
+                self.mirror.download(entry.name)
 
     def publish(self) -> None:
         """Make what was written here last, where that takes more than writing it."""

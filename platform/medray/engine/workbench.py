@@ -206,6 +206,19 @@ def fit_result(result: LoopResult) -> FitResult:
     )
 
 
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM (`ray job stop`, a pod that is evicted) is heard as Ctrl-C is: the run saves before it ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class StopOnSignal(Host):
     """Asks the loop to stop at the first Ctrl-C or SIGTERM; another one interrupts at once."""
 

@@ -110,6 +110,10 @@ class Mvaal(System[MvaalConfig]):
         found = self._task(trained.about["classes"]).score(work, trained.weights, pools.sliced(cases, self.config))
         return Evaluation(found.rows, {**found.summary, **trained.metrics})
 
+    def alone(self) -> str:
+        """People label for one sampler."""
+        return "people label one campaign" if self.config.oracle == "human" else ""
+
     def overview(self, found: Mapping[str, tuple[Trained, Evaluation]]) -> Sequence[Figure]:
         """Label curves and picks of all samplers."""
         about = {name: trained.about for name, (trained, _) in found.items()}

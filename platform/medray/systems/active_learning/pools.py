@@ -89,6 +89,12 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
             f"no case has a {what}; some must be labelled from the start, to validate and to test on. With volumes, "
             f"slices need {config.min_lesion_px} pixels of lesion (--config.min-lesion-px)"
         )
+    patients, known_patients = ({case.patient for case in some} for some in (cases, labelled))
+    if len(known_patients) < 3:
+        raise UserError(
+            f"{len(known_patients)} of {len(patients)} patients have a label; more must be labelled from the start, to "
+            "train, to validate and to test on"
+        )
     strata = {case.id: case.attributes["class"] for case in labelled} if kind == "class" else None
     known = split_by_patient(
         labelled, validation=config.validation_fraction, test=config.test_fraction, seed=seed, strata=strata
