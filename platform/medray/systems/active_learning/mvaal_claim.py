@@ -42,7 +42,7 @@ def setting(preset: str) -> tuple[MvaalConfig, str]:
         raise UserError(f"the claim runs with --preset {' or '.join(_SIZES)}, not {preset}")
     size = _SIZES[preset]
     config = MvaalConfig(**{**PRESETS["smoke"].config, **size.config})
-    return config, f"phantom:brain_multimodal?n={size.pool}&validation=30&test=90&size=32&start=A"
+    return config, f"phantom:brain_multimodal?n={size.pool}&validation=30&test=240&size=32&start=A"
 
 
 def run(system: type[System[Any]], work: Workbench, preset: str) -> ClaimResult:
