@@ -48,7 +48,8 @@ class MvaalConfig(TaskSettings, MvaalSettings):
     """What the second decoder learns from: a modality (flair), another field of the cases (lung_mask), or `lungs` for
     a lung mask that is computed from a chest radiograph; left out, the field auxiliary if there is one."""
     min_lesion_px: int = 1000
-    """Of volumes, slices with at least so many pixels of lesion are cases (paper 1000)."""
+    """Of volumes with label maps, slices with at least so many pixels of lesion are cases (paper 1000); 0 takes slices
+    without a lesion too, without which a network learns that there always is one."""
     validation_fraction: float = 0.16
     """Share of the patients that decide which epoch counts (paper 0.2 of the 0.8 that are not for the test)."""
     test_fraction: float = 0.2
@@ -59,11 +60,12 @@ class MvaalConfig(TaskSettings, MvaalSettings):
         MvaalSettings.__post_init__(self)
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler is one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        for name in ("num_initial", "budget", "repeats", "min_lesion_px"):
+        for name in ("num_initial", "budget", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name.removeprefix('num_')} must be at least 1, got {getattr(self, name)}")
-        if self.num_rounds < 0 or self.wait_hours < 0:
-            raise ValueError(f"rounds and wait_hours must be 0 or more, got {self.num_rounds} and {self.wait_hours:g}")
+        for name in ("num_rounds", "wait_hours", "min_lesion_px"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name.removeprefix('num_')} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.answered_share <= 1:
             raise ValueError(f"answered_share must be above 0 and at most 1, got {self.answered_share:g}")
         if self.oracle == "human" and self.repeats > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from medray.systems.classification.labels import class_column, class_names
 
 LABELLED = "labelled"
 """Attribute of a case: whether it may be labelled before the first query."""
+log = logging.getLogger(__name__)
 KINDS: Mapping[TaskName, LabelKind] = {"segmentation": "mask", "multi_label": "classes", "multi_class": "class"}
 
 
@@ -90,22 +92,30 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
             f"slices need {config.min_lesion_px} pixels of lesion (--config.min-lesion-px)"
         )
     patients, known_patients = ({case.patient for case in some} for some in (cases, labelled))
-    if len(known_patients) < 3:
+    if len(known_patients) < 2:
         raise UserError(
-            f"{len(known_patients)} of {len(patients)} patients have a label; more must be labelled from the start, to "
+            f"{len(known_patients)} of {len(patients)} patients has a label; more must be labelled from the start, to "
             "train, to validate and to test on"
         )
     strata = {case.id: case.attributes["class"] for case in labelled} if kind == "class" else None
     known = split_by_patient(
         labelled, validation=config.validation_fraction, test=config.test_fraction, seed=seed, strata=strata
     )
-    judged = {case.patient for case in (*known.validation, *known.test)}
-    pool = (*known.train, *(case for case in open_cases if case.patient not in judged))
-    if not known.validation:
-        raise UserError(
-            f"of {len(labelled)} labelled cases none is left to validate on; more patients must be labelled"
-        )
-    return Splits(pool, known.validation, known.test)
+    train, validation = (known.train, known.validation) if known.validation else _shared(known.train, config)
+    judged = {case.patient for case in known.test} | {case.patient for case in known.validation}
+    pool = (*train, *(case for case in open_cases if case.patient not in judged))
+    return Splits(pool, validation, known.test)
+
+
+def _shared(train: Sequence[Case], config: MvaalConfig) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """With too few patients for a validation set of their own: some of the training patients' slices."""
+    every = max(2, round(1 / max(config.validation_fraction, 1e-3)))
+    if len(train) < every:
+        raise UserError(f"{len(train)} labelled cases are left to train and validate on; more must be labelled")
+    log.warning("too few patients are labelled to validate on others than those that are trained on")
+    validation = tuple(train[every - 1 :: every])
+    chosen = {case.id for case in validation}
+    return tuple(case for case in train if case.id not in chosen), validation
 
 
 def initial_cases(pool: Sequence[Case], config: MvaalConfig, seed: int) -> tuple[str, ...]:
