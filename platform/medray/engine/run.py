@@ -303,21 +303,21 @@ def _describe(
 
 @contextmanager
 def _workbench(run: RunDirectory, options: RunOptions) -> Iterator[InProcessWorkbench]:
-    """Ray where the run has workers, this process where it has none."""
+    """Ray where the run has workers, this process where it has none. SIGTERM is heard between loops too."""
     if options.num_workers == 0:
-        yield InProcessWorkbench(run.path, options, mirror=run.mirror)
+        with terminated_as_interrupted():
+            yield InProcessWorkbench(run.path, options, mirror=run.mirror)
         return
     from medray.engine.ray_train import RayWorkbench, ray_session
 
-    with ray_session(options.num_workers * options.cpus_per_worker):
+    # in this order: Ray listens to SIGTERM itself from its start on, and would end without a word
+    with ray_session(options.num_workers * options.cpus_per_worker), terminated_as_interrupted():
         yield RayWorkbench(run.path, options, mirror=run.mirror)
 
 
 @contextmanager
 def _resumable(run: RunDirectory) -> Iterator[None]:
-    """Ctrl-C and SIGTERM at any moment, in a loop or not, say what to go on with."""
     try:
-        with terminated_as_interrupted():
-            yield
+        yield
     except KeyboardInterrupt:
         raise Interrupted(run) from None
