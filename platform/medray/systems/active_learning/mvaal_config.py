@@ -98,7 +98,7 @@ _SMALL_SAMPLER = {
 _SMALL_UNET = {"unet_channels": (8, 16, 24, 32, 48), "task_size": 32, "task_batch_size": 8, "task_lr": 2e-3,
                "task_optimizer": "adam"}  # fmt: skip
 _SMALL_CLASSIFIER = {"task_network": "small", "task_size": 64, "task_batch_size": 16, "task_lr": 1e-3}
-_DEMO = {**_SMALL_SAMPLER, "sampler_epochs": 10, "initial": 30, "budget": 20, "rounds": 4, "repeats": 2}
+_DEMO = {**_SMALL_SAMPLER, "sampler_epochs": 10, "initial": 30, "budget": 20, "rounds": 4, "repeats": 3}
 
 PRESETS = {
     "smoke": Preset(
@@ -107,8 +107,8 @@ PRESETS = {
         config={
             **_SMALL_SAMPLER,
             **_SMALL_UNET,
-            "sampler_epochs": 3,
-            "task_epochs": 6,
+            "sampler_epochs": 20,
+            "task_epochs": 15,
             "initial": 12,
             "budget": 8,
             "rounds": 2,
@@ -116,7 +116,7 @@ PRESETS = {
         compare=("vaal", "random"),
     ),
     "demo": Preset(
-        about="lesions in the brain phantom, 64 x 64, four rounds, two seeds, about ten minutes",
+        about="lesions in the brain phantom, 64 x 64, four rounds, three seeds, about ten minutes",
         data="phantom:brain_multimodal?n=400&validation=30&test=90&size=64",
         config={**_DEMO, **_SMALL_UNET, "task_size": 64, "task_epochs": 20},
         compare=("vaal", "random", "entropy"),
