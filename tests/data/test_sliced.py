@@ -64,6 +64,15 @@ def test_slices_with_enough_foreground_are_kept() -> None:
     assert [one.id for one in slices_as_cases([case], min_label_px=1, every=2)] == ["scan/z=001", "scan/z=006"]
 
 
+def test_slices_without_a_lesion_may_be_cases_too() -> None:
+    body = np.full(SHAPE, 100.0, dtype=np.float32)
+    body[..., 0] = 0.0
+    case = Case("scan", "p1", {"image": _Made("body", body), "label": _Made("lesion", _label(z1=3))})
+    found = slices_as_cases([case], min_label_px=0)
+    assert [int(one.attributes["slice"]) for one in found] == list(range(1, SHAPE[2]))
+    assert [int(one.volume("label").array.sum()) for one in found][:2] == [3, 0]
+
+
 def test_without_a_label_slices_that_show_the_body_are_kept() -> None:
     body = np.zeros(SHAPE, dtype=np.float32)
     body[1:4, 1:4, 2:5] = 100.0  # 9 of 30 pixels
@@ -162,7 +171,7 @@ def test_a_field_that_is_not_a_volume_is_named() -> None:
         SliceField(_Made("flat", RAMP[..., 0]), plane).load()
 
 
-@pytest.mark.parametrize("wrong", [{"min_label_px": 0}, {"every": 0}, {"occupied": 2.0}, {"fields": ()}])
+@pytest.mark.parametrize("wrong", [{"min_label_px": -1}, {"every": 0}, {"occupied": 2.0}, {"fields": ()}])
 def test_numbers_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="slices need"):
         slices_as_cases([], **wrong)

@@ -110,6 +110,8 @@ class _Lead:
         learnt, trained, ranked = self._train(number, view)
         query, waited_s = None, 0.0
         if ranked is not None:
+            if ranked.ranking.warning:
+                self.work.say(f"round {number}: {ranked.ranking.warning}")
             query = self._ask_pool("query", number, ranked.ranking.picks, pick_scores(ranked.ranking, view.unlabelled))
             waited_s = self._answered(query)
         done = {"learner": learnt, "sampler": trained, "ranking": ranked}

@@ -198,8 +198,8 @@ def _loop(who: str, number: int) -> str:
 
 
 def _write(ranking: Ranking, span: Span, folder: Path) -> None:
-    told = {"picks": ranking.picks, "metrics": dict(ranking.metrics), "span": (span.began, span.ended)}
-    (folder / "ranking.json").write_text(json.dumps(told))
+    told = {"picks": ranking.picks, "metrics": dict(ranking.metrics), "warning": ranking.warning}
+    (folder / "ranking.json").write_text(json.dumps({**told, "span": (span.began, span.ended)}))
     scores = {"scores": ranking.scores, "labelled_scores": ranking.labelled_scores}
     kept = {name: array for name, array in scores.items() if array is not None}
     np.savez(folder / "scores.npz", allow_pickle=False, **kept)  # type: ignore[arg-type]
@@ -209,7 +209,9 @@ def _read(folder: Path) -> Ranked:
     kept = json.loads((folder / "ranking.json").read_text())
     with np.load(folder / "scores.npz") as scores:
         arrays = {name: scores[name] for name in scores.files}
-    ranking = Ranking(tuple(kept["picks"]), arrays.get("scores"), arrays.get("labelled_scores"), kept["metrics"])
+    ranking = Ranking(
+        tuple(kept["picks"]), arrays.get("scores"), arrays.get("labelled_scores"), kept["metrics"], kept["warning"]
+    )
     return Ranked(ranking, Span(*kept["span"]))
 
 

@@ -45,12 +45,14 @@ class Ranking:
         scores: of every unlabelled case in the order given, float32, smaller is more wanted; None where there are none.
         labelled_scores: likewise of the labelled cases, where the sampler scores those too.
         metrics: what it measured of itself, for the curves.
+        warning: a sentence for the person watching where the ranking may mean nothing; empty where all is well.
     """
 
     picks: tuple[str, ...]
     scores: FloatArray | None = None
     labelled_scores: FloatArray | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""
 
 
 class Sampler(ABC):

@@ -84,10 +84,10 @@ def slices_as_cases(
     Args:
         cases: of volumes. 2D cases pass as they are, and so do cases that cannot be read, for the checks to report.
         fields: those that are cut, where a case has them; other fields are left out.
-        min_label_px: pixels other than 0 that the label map of a slice must have, at least 1; the paper's 1000 are of
-            1 mm.
+        min_label_px: pixels other than 0 that the label map of a slice must have; the paper's 1000 are of 1 mm. With 0
+            the label map does not decide, and slices without anything labelled are cases too.
         label: the field with the label map.
-        occupied: without a label map, the share of a slice's pixels that must be brighter than the volume's mean.
+        occupied: where no label map decides, the share of a slice's pixels that must be above the volume's mean.
         every: keeps each n-th of a volume's slices.
         classes: names of label values. A volume whose values all have names, and that does not only have the value 1,
             gives its slices the attribute ``classes``: the names of the values in the slice, as in "ET;ED".
@@ -99,10 +99,10 @@ def slices_as_cases(
     Raises:
         ValueError: no field, or a number out of range.
     """
-    if not fields or min_label_px < 1 or every < 1 or not 0 <= occupied <= 1:
+    if not fields or min_label_px < 0 or every < 1 or not 0 <= occupied <= 1:
         raise ValueError(
-            f"slices need a field, min_label_px and every of 1 at least and occupied in [0, 1], got {tuple(fields)}, "
-            f"{min_label_px}, {every} and {occupied}"
+            f"slices need a field, min_label_px of 0 and every of 1 at least and occupied in [0, 1], got "
+            f"{tuple(fields)}, {min_label_px}, {every} and {occupied}"
         )
     rules = _Rules(tuple(fields), min_label_px, label, occupied, every, classes)
     with ThreadPoolExecutor(max_workers=workers) as pool:
@@ -130,16 +130,17 @@ def _cut(case: Case, rules: _Rules) -> list[Case]:
         if not isinstance(image, Volume) or image.spatial_dims != 3:
             return [case]
         grid = Grid.of(canonical(image))
+        occupied = _occupied(canonical(image).array, rules.occupied)
         ref = case.fields.get(rules.label)
         if ref is None:
-            kept = _occupied(canonical(image).array, rules.occupied)
-            return [_slice(case, rules, grid, index, {}) for index in kept[:: rules.every]]
+            return [_slice(case, rules, grid, index, {}) for index in occupied[:: rules.every]]
         values = _on_grid(canonical(ref.load()), grid)
     except UserError:
         return [case]
     counts = (values != 0).any(axis=0).sum(axis=(0, 1))
     named = _named(values, rules.classes)
-    kept = [index for index, count in enumerate(counts) if count >= rules.min_label_px]
+    by_label = [index for index, count in enumerate(counts) if count >= rules.min_label_px]
+    kept = by_label if rules.min_label_px else occupied
     return [
         _slice(case, rules, grid, index, _classes(values[..., index], named) if named else {})
         for index in kept[:: rules.every]

@@ -27,6 +27,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo", "---")
 _LABELLED, _UNLABELLED, _PICKED = PALETTE[1], PALETTE[0], PALETTE[5]
 _COVERAGE = 0.95
+_SEEDS_FOR_BAND = 3
 _PICK_INCHES = 1.5
 _CAPTION_LETTERS = 22
 _GAP = 0.04
@@ -78,8 +79,8 @@ def label_curves(
 ) -> Figure:
     """A metric against the number of labels, one line per sampler.
 
-    The line is the mean over seeds where every seed has a value, the band its 95 % interval by Student's t (two seeds
-    or more); faint lines are the seeds themselves.
+    The line is the mean over seeds where every seed has a value, the band its 95 % interval by Student's t (three seeds
+    or more: with two it says nothing); faint lines are the seeds themselves.
 
     Args:
         curves: sampler -> a curve per seed.
@@ -138,7 +139,8 @@ def _draw_sampler(axes: Axes, index: int, name: str, seeds: Sequence[Curve]) -> 
         told = f"{name} ({len(drawn)} seed{'s' if len(drawn) > 1 else ''})"
         marker = _MARKERS[index % len(_MARKERS)]
         axes.plot(counts, mean, marker=marker, markersize=4.5, linewidth=1.7, label=told, **style)
-        axes.fill_between(counts, mean - half, mean + half, color=style["color"], alpha=0.12, linewidth=0)
+        if len(drawn) >= _SEEDS_FOR_BAND:
+            axes.fill_between(counts, mean - half, mean + half, color=style["color"], alpha=0.12, linewidth=0)
 
 
 def score_histograms(rounds: Sequence[RoundScores], *, score: str = "critic score", title: str = "") -> Figure:
@@ -255,7 +257,7 @@ def class_mix(picks: Mapping[str, Sequence[Mapping[str, int]]], pool: Mapping[st
         places = [0.0, *(index + 1.5 for index in range(len(rounds)))]
         shares = [[100 * one.get(label, 0) / max(sum(one.values()), 1) for label in pool] for one in (pool, *rounds)]
         _stack(axes, places, dict(zip(pool, np.array(shares).T.tolist(), strict=True)))
-        axes.set_xticks(places, ["pool", *map(str, range(1, len(rounds) + 1))])
+        axes.set_xticks(places, ["pool", *map(str, range(len(rounds)))])
         axes.set_xlabel("picks of round", fontsize=8)
         axes.set_title(name, fontsize=9)
         axes.set_ylim(0, 100)
@@ -278,7 +280,7 @@ def round_costs(
         title: above the panel.
     """
     parts = list(dict.fromkeys(part for one in rounds for part in one))
-    places = list(range(1, len(rounds) + 1))
+    places = list(range(len(rounds)))
     figure = empty_figure(2.9 + 0.5 * len(rounds), 3.2)
     axes = figure.add_subplot()
     _stack(axes, places, {part: [one.get(part, 0.0) for one in rounds] for part in parts})

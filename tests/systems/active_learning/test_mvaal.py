@@ -38,7 +38,7 @@ from medray.systems.active_learning.mvaal import (
     reconstruction_error,
     telling_loss,
 )
-from medray.systems.active_learning.mvaal_networks import Critic, TwoDecoderVae
+from medray.systems.active_learning.mvaal_networks import Critic, ToImage, TwoDecoderVae
 
 SMALL = MvaalSettings(
     sampler_size=16,
@@ -200,6 +200,12 @@ def test_the_papers_and_the_authors_networks() -> None:
     widths = [shapes[f"vae.decoders.0.{n}.weight"][1] for n in (2, 5, 8, 11, 14)]
     assert widths == [512, 256, 128, 64, 32]
     assert shapes["vae.decoders.0.17.weight"] == (1, 32, 1, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_to_image_is_a_convolution(channels: int) -> None:
+    layer, x = ToImage(5, channels, 1), torch.randn(2, 5, 3, 4)
+    assert_close(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias))
 
 
 def _folded(three: TwoDecoderVae, one: TwoDecoderVae) -> None:

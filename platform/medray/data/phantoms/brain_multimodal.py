@@ -149,6 +149,7 @@ def cases(
     bias: float = 0.1,
     texture: float = 0.04,
     duplicates: float = 0.75,
+    start: Literal["any", "A"] = "any",
 ) -> tuple[Case, ...]:
     """Slices of as many patients in two modalities.
 
@@ -163,10 +164,12 @@ def cases(
         texture: amplitude of fine texture that no model can predict, below 1.
         duplicates: share of the pool's scans of kind A that are near copies of 20 templates. There are none in the
             other sets.
+        start: with A, scans of the pool say in the attribute ``labelled`` (yes, no) that those of kind A may be the
+            first to be labelled, as where annotation began before the rare kinds were known.
 
     Returns:
         Cases with the fields ``image``, ``auxiliary`` and ``label``. Attributes: split (train, validation, test), kind
-        (A, B, C) and classes, the sub-regions with a semicolon between them.
+        (A, B, C), classes, the sub-regions with a semicolon between them, and maybe labelled.
 
     Raises:
         ValueError: a parameter is out of range.
@@ -197,7 +200,7 @@ def cases(
         )
         for split, index, kind in drawn
     ]
-    return tuple(_case(scan) for scan in scans)
+    return tuple(_case(scan, start) for scan in scans)
 
 
 def _pool_kind(seed: int, index: int) -> Kind:
@@ -211,13 +214,16 @@ def _template(seed: int, index: int, duplicates: float) -> int:
     return int(random.integers(_TEMPLATES)) if random.random() < duplicates else _OWN
 
 
-def _case(scan: Scan) -> Case:
+def _case(scan: Scan, start: Literal["any", "A"]) -> Case:
     patient = f"{scan.split}{scan.index:05d}"
     names: tuple[Name, ...] = ("image", "auxiliary", "label")
     refs: dict[str, FieldRef] = {name: ScanField(scan, name) for name in names}
     present = scan.parts()
     classes = ";".join(name for name in ("ET", "ED", "NCR") if name in present)
-    return Case(patient, patient, refs, {"split": scan.split, "kind": scan.kind, "classes": classes})
+    attributes = {"split": scan.split, "kind": scan.kind, "classes": classes}
+    if start == "A" and scan.split == "train":
+        attributes["labelled"] = "yes" if scan.kind == start else "no"
+    return Case(patient, patient, refs, attributes)
 
 
 def _affine(size: int) -> FloatArray:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from medray.active.records import RoundRecord
 from medray.data.case import Case
@@ -16,10 +20,15 @@ from medray.figures.campaign import (
     round_costs,
     score_histograms,
 )
+from medray.figures.classification import confusion_figure
 from medray.figures.drawing import to_png
-from medray.system import Figure
+from medray.figures.segmentation import Example, outlines
+from medray.metrics.classification import confusion_matrix
+from medray.system import Figure, Row, Workbench
+from medray.systems.active_learning.network_task import NetworkTask
 
 _PICTURE_PX = 128
+_EXAMPLES = 8
 _PICKS_SHOWN, _ROUNDS_SHOWN = 6, 4
 _PARTS = ("learner", "sampler", "ranking", "orchestration")
 
@@ -68,15 +77,38 @@ def comparison_figures(
         for name, seeds in campaigns.items()
     }
     seeds = max(len(each) for each in campaigns.values())
-    caption = f"{metric} on the test cases against the number of labels" + (
-        f"; mean over {seeds} seeds with its 95 % interval" if seeds > 1 else ""
-    )
+    interval = f"; mean over {seeds} seeds{' with its 95 % interval' if seeds > 2 else ''}" if seeds > 1 else ""
+    caption = f"{metric} on the test cases against the number of labels{interval}"
     figures = [Figure("curves", caption, to_png(label_curves(curves, metric=metric)))]
     drawn = {name: rounds for name, rounds in mixes.items() if any(rounds)}
     if drawn and len(pool) > 1:
         caption = "What was asked for, by kind or class, beside the pool"
         figures.append(Figure("mix", caption, to_png(class_mix(drawn, pool))))
     return figures
+
+
+def result_figures(
+    work: Workbench, task: NetworkTask[Any], weights: Path | None, cases: Sequence[Case], rows: Sequence[Row]
+) -> list[Figure]:
+    """What the last task network makes of test cases."""
+    if task.kind == "class":
+        positions = {name: index for index, name in enumerate(task.classes)}
+        truth, found = ([positions[str(row[name])] for row in rows] for name in ("true", "predicted"))
+        counts = confusion_matrix(truth, found, len(task.classes))
+        caption = "Test cases by true and predicted class, with the last task network"
+        return [Figure("confusion", caption, to_png(confusion_figure(counts, task.classes)))]
+    if task.kind == "classes":
+        return []
+    chosen = list(range(0, len(cases), max(1, len(cases) // _EXAMPLES)))[:_EXAMPLES]
+    seen = task.look(work, weights, [cases[index] for index in chosen])
+    reader, examples = task.reader(work.cache), []
+    for index, one in zip(chosen, seen, strict=True):
+        title = f"{cases[index].id}  Dice {float(rows[index]['dice']):.2f}"
+        image, label = reader.image(cases[index])[0], reader.label(cases[index])[0]
+        examples.append(Example(image, (one.probabilities[1] > 0.5).numpy(), label != 0, title))
+    affine = np.eye(4) if any("slice" in case.attributes for case in cases) else None
+    caption = "Test cases: the lesion as labelled (broken line) and as the last task network finds it"
+    return [Figure("examples", caption, to_png(outlines(examples, affine=affine)))]
 
 
 def _first(record: RoundRecord) -> list[tuple[str, float | None]]:

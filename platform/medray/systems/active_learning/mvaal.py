@@ -44,6 +44,10 @@ from medray.systems.active_learning.mvaal_networks import COPIES, Coded, Critic,
 FIELDS = (MAIN, AUXILIARY)
 """Modalities m1 and m2, in the order of the decoders."""
 _RANKED_AT_ONCE = 32
+_REVERSED = (
+    "the critic scores labelled images no higher than unlabelled ones, so its picks mean little; the VAE hides the "
+    "difference faster than the critic finds it: lower gamma_1 or raise critic_steps"
+)
 _NORMALIZED_BY = 256
 """Images that the pool's mean and deviation are taken from, at most."""
 
@@ -94,7 +98,8 @@ class MvaalSettings:
     vae_steps: int = 1
     """Updates of the VAE for each batch (paper 1; the authors' code 2)."""
     critic_steps: int = 1
-    """Updates of the critic for each batch (paper and code 1)."""
+    """Updates of the critic for each batch (paper and code 1; Wasserstein critics usually take 5). With 1 a small VAE
+    at a high rate gets ahead of its critic, and unlabelled images end up scored above labelled ones."""
     lr_vae: float = 1e-4
     """Learning rate of the VAE, delta_1 (paper 1e-4)."""
     lr_critic: float = 1e-4
@@ -271,12 +276,12 @@ class MvaalLearner(Learner):
                     raise UserError(f"case {case.id} has no field {field!r}, which the sampler learns from{hint}")
 
     def configure_optimizers(self) -> dict[str, Optimizer]:
-        """Adam for the encoder with its decoders, and for the critic."""
+        """Adam for the VAE and for the critic; fused, which on CPUs takes a fifth of the time."""
         vae, critic = self.networks["vae"], self.networks["critic"]
         assert isinstance(vae, TwoDecoderVae)
         return {
-            "vae": Adam(vae.parameter_groups(self.settings.lr_vae)),
-            "critic": Adam(critic.parameters(), lr=self.settings.lr_critic),
+            "vae": Adam(vae.parameter_groups(self.settings.lr_vae), fused=True),
+            "critic": Adam(critic.parameters(), lr=self.settings.lr_critic, fused=True),
         }
 
     def num_samples(self) -> int:
@@ -425,7 +430,7 @@ class MvaalSampler(Sampler):
         picks, scores = smallest(view.unlabelled, critic_scores(networks, read, view.unlabelled), view.budget)
         labelled = np.fromiter(critic_scores(networks, read, view.labelled), np.float32, len(view.labelled))
         metrics = {"score_unlabelled": float(scores.mean()), "score_labelled": float(labelled.mean())}
-        return Ranking(picks, scores, labelled, metrics)
+        return Ranking(picks, scores, labelled, metrics, "" if labelled.mean() > scores.mean() else _REVERSED)
 
 
 def load(settings: MvaalSettings, weights: Path) -> nn.ModuleDict:

@@ -36,7 +36,7 @@ from medray.system import (
     Workbench,
 )
 from medray.systems.active_learning import mvaal_claim, pools
-from medray.systems.active_learning.campaign_pictures import comparison_figures, training_figures
+from medray.systems.active_learning.campaign_pictures import comparison_figures, result_figures, training_figures
 from medray.systems.active_learning.campaign_summary import campaign_numbers
 from medray.systems.active_learning.mvaal_config import PRESETS, VARIANTS, MvaalConfig
 from medray.systems.active_learning.network_task import NetworkTask
@@ -86,6 +86,7 @@ class Mvaal(System[MvaalConfig]):
         else:
             run = functools.partial(_one_seed, self.config, splits, classes, work.seed)
             results = work.map_runs(run, range(self.config.repeats), name="seeds")
+            _log_means(work, results)
         cases = {case.id: case for case in splits.train}
         metric = self._task(classes).metric
         told = [_told(result, cases) for result in results]
@@ -105,8 +106,10 @@ class Mvaal(System[MvaalConfig]):
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """The last task network on each case; what the campaign itself measured is beside it."""
-        found = self._task(trained.about["classes"]).score(work, trained.weights, pools.sliced(cases, self.config))
-        return Evaluation(found.rows, {**found.summary, **trained.metrics})
+        task, cases = self._task(trained.about["classes"]), pools.sliced(cases, self.config)
+        found = task.score(work, trained.weights, cases)
+        figures = result_figures(work, task, trained.weights, cases, found.rows)
+        return Evaluation(found.rows, {**found.summary, **trained.metrics}, figures)
 
     def alone(self) -> str:
         """People label for one sampler."""
@@ -177,6 +180,13 @@ def _one_seed(
 ) -> CampaignResult:
     work.seed = seed + number
     return Mvaal(config).campaign(work, splits, classes)
+
+
+def _log_means(work: Workbench, results: Sequence[CampaignResult]) -> None:
+    """The rounds in the run's own log, as means over seeds; those of each seed are in its folder."""
+    for records in zip(*(result.records for result in results), strict=False):
+        numbers = {"num_labelled": float(records[0].num_labelled), **_means([record.scores for record in records])}
+        work.log({"step": records[0].number, **numbers}, name="rounds")
 
 
 def _told(result: CampaignResult, cases: Mapping[str, Case]) -> dict[str, Any]:

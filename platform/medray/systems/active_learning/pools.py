@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,9 @@ from medray.systems.active_learning.mvaal_config import LUNGS, MvaalConfig
 from medray.systems.active_learning.tasks import TaskName
 from medray.systems.classification.labels import class_column, class_names
 
+LABELLED = "labelled"
+"""Attribute of a case: whether it may be labelled before the first query."""
+log = logging.getLogger(__name__)
 KINDS: Mapping[TaskName, LabelKind] = {"segmentation": "mask", "multi_label": "classes", "multi_class": "class"}
 
 
@@ -88,44 +92,55 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
             f"slices need {config.min_lesion_px} pixels of lesion (--config.min-lesion-px)"
         )
     patients, known_patients = ({case.patient for case in some} for some in (cases, labelled))
-    if len(known_patients) < 3:
+    if len(known_patients) < 2:
         raise UserError(
-            f"{len(known_patients)} of {len(patients)} patients have a label; more must be labelled from the start, to "
+            f"{len(known_patients)} of {len(patients)} patients has a label; more must be labelled from the start, to "
             "train, to validate and to test on"
         )
     strata = {case.id: case.attributes["class"] for case in labelled} if kind == "class" else None
     known = split_by_patient(
         labelled, validation=config.validation_fraction, test=config.test_fraction, seed=seed, strata=strata
     )
-    judged = {case.patient for case in (*known.validation, *known.test)}
-    pool = (*known.train, *(case for case in open_cases if case.patient not in judged))
-    if not known.validation:
-        raise UserError(
-            f"of {len(labelled)} labelled cases none is left to validate on; more patients must be labelled"
-        )
-    return Splits(pool, known.validation, known.test)
+    train, validation = (known.train, known.validation) if known.validation else _shared(known.train, config)
+    judged = {case.patient for case in known.test} | {case.patient for case in known.validation}
+    pool = (*train, *(case for case in open_cases if case.patient not in judged))
+    return Splits(pool, validation, known.test)
+
+
+def _shared(train: Sequence[Case], config: MvaalConfig) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """With too few patients for a validation set of their own: some of the training patients' slices."""
+    every = max(2, round(1 / max(config.validation_fraction, 1e-3)))
+    if len(train) < every:
+        raise UserError(f"{len(train)} labelled cases are left to train and validate on; more must be labelled")
+    log.warning("too few patients are labelled to validate on others than those that are trained on")
+    validation = tuple(train[every - 1 :: every])
+    chosen = {case.id for case in validation}
+    return tuple(case for case in train if case.id not in chosen), validation
 
 
 def initial_cases(pool: Sequence[Case], config: MvaalConfig, seed: int) -> tuple[str, ...]:
-    """Ids of those that are labelled before the first query: drawn at random, or with people all that are labelled.
+    """Ids of those that are labelled before the first query: drawn at random, or with people all that have a label.
+
+    Cases may say with the attribute ``labelled`` (yes, no) which of them may be drawn.
 
     Raises:
         UserError: there are none, or the pool is no larger than that.
     """
-    known = [case.id for case in pool if has_label(case, KINDS[config.task])]
+    known = [case for case in pool if has_label(case, KINDS[config.task])]
     if config.oracle == "human":
         if not known:
             raise UserError(
                 "no case of the pool has a label to begin with; label a random sample of the patients first"
             )
-        return tuple(known)
-    if len(known) <= config.num_initial:
+        return tuple(case.id for case in known)
+    first = [case.id for case in known if case.attributes.get(LABELLED, "yes") == "yes"]
+    if len(first) < config.num_initial or len(known) <= config.num_initial:
         raise UserError(
-            f"the pool has {len(known)} labelled cases, and {config.num_initial} of them begin (--initial), which "
-            "leaves none to ask for; give fewer"
+            f"the pool has {len(known)} labelled cases, {len(first)} to begin with, and --initial asks for "
+            f"{config.num_initial} of them; give fewer, so that some are left to ask for"
         )
-    order = np.random.default_rng(seed_of("initial", seed)).permutation(len(known))
-    return tuple(known[index] for index in order[: config.num_initial])
+    order = np.random.default_rng(seed_of("initial", seed)).permutation(len(first))
+    return tuple(first[index] for index in order[: config.num_initial])
 
 
 def class_names_of(cases: Sequence[Case], config: MvaalConfig) -> tuple[str, ...]:
