@@ -109,7 +109,7 @@ def test_the_mix_of_classes_beside_the_pools() -> None:
     bars = _bars(figure.axes[0])
     np.testing.assert_allclose(bars["normal"], [(0, 60), (0, 25), (0, 0)])
     np.testing.assert_allclose(bars["covid"], [(60, 40), (25, 75), (0, 0)])
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["pool", "1", "2"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["pool", "0", "1"]
     assert _names(figure) == ["covid", "normal"]  # as they lie
     assert to_png(figure)
 
