@@ -67,6 +67,29 @@ def test_slices_of_a_patient_that_judges_are_not_asked_for() -> None:
     assert not judges & {case.patient for case in splits.train}
 
 
+def test_the_simulated_oracle_is_not_asked_for_what_the_data_does_not_hold(caplog: pytest.LogCaptureFixture) -> None:
+    several = replace(CLASSES, task="multi_label")
+    known = [replace(case, attributes={"classes": "ET"}) for case in films(10)]
+    unknown = Case("new", "new", {"image": Flat()})  # "none" would be said of it
+    with caplog.at_level(logging.WARNING, logger="medray"):
+        splits = pools.split_cases([*known, unknown], several, seed=0)
+    assert unknown not in splits.train
+    assert "1 of 11 cases have no label, new for one" in caplog.text
+    human = replace(several, oracle="human", repeats=1)
+    assert pools.split_cases([*known, unknown], human, seed=0).train[-1] is unknown
+
+
+def test_a_test_case_without_a_label_is_not_asked_for() -> None:
+    roles = ("train", "train", "validation", "test")
+    known = [replace(case, attributes={"split": role}) for case, role in zip(slices(4, 1), roles, strict=True)]
+    open_cases = [
+        replace(case, attributes={"split": role})
+        for case, role in zip(slices(3, 1, labelled=False), ("train", "validation", "Testing"), strict=True)
+    ]
+    splits = pools.split_cases([*known, *open_cases], replace(SEGMENTATION, oracle="human"), seed=0)
+    assert splits.train == (*known[:2], open_cases[0])
+
+
 def test_two_patients_validate_on_slices_of_the_one_that_trains(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="medray"):
         splits = pools.split_cases(slices(2, 30), SEGMENTATION, seed=0)

@@ -14,7 +14,7 @@ from medray.data.auxiliary import auxiliary_from, pair_modalities
 from medray.data.case import BadCase, Case, Splits
 from medray.data.modalities import AUXILIARY, LABEL, MAIN
 from medray.data.sliced import slices_as_cases
-from medray.data.splits import split_by_patient
+from medray.data.splits import given_role, split_by_patient
 from medray.errors import UserError
 from medray.learner import seed_of
 from medray.systems.active_learning.mvaal_config import LUNGS, MvaalConfig
@@ -77,7 +77,7 @@ def unusable(cases: Sequence[Case], config: MvaalConfig, classes: Sequence[str])
 
 
 def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits:
-    """By patient; those without a label can only be asked for.
+    """By patient. Those without a label can only be asked for, and only people can answer then.
 
     Raises:
         UserError: too few labelled cases, or nothing to ask for.
@@ -91,6 +91,12 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
             f"no case has a {what}; some must be labelled from the start, to validate and to test on. With volumes, "
             f"slices need {config.min_lesion_px} pixels of lesion (--config.min-lesion-px)"
         )
+    if open_cases and config.oracle == "simulated":
+        log.warning(
+            "%d of %d cases have no label, %s for one, which the simulated oracle would have to know; they are left out",
+            len(open_cases), len(cases), open_cases[0].id,
+        )  # fmt: skip
+        open_cases = []
     patients, known_patients = ({case.patient for case in some} for some in (cases, labelled))
     if len(known_patients) < 2:
         raise UserError(
@@ -103,7 +109,8 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
     )
     train, validation = (known.train, known.validation) if known.validation else _shared(known.train, config)
     judged = {case.patient for case in known.test} | {case.patient for case in known.validation}
-    pool = (*train, *(case for case in open_cases if case.patient not in judged))
+    free = (case for case in open_cases if case.patient not in judged and given_role(case) in ("", "train"))
+    pool = (*train, *free)
     return Splits(pool, validation, known.test)
 
 
