@@ -1,7 +1,8 @@
 """2D cases with a main image, an auxiliary one and a label map, as small arrays that lie on each other.
 
-Intensities as in M-VAAL (Khanal et al., MIUA 2023, sec. 3.2): the brightest and darkest percent clipped, then divided
-by the largest value, so that they lie in [0, 1]; masks become 0 and 1.
+Intensities as M-VAAL has them of MRI (Khanal et al., MIUA 2023, sec. 3.2): the brightest and darkest percent clipped,
+then divided by the largest value, so that they lie in [0, 1]; masks become 0 and 1. Radiographs likewise, which the
+paper divides by 255: files have other depths too.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ class ModalReader:
 
     def _gray(self, array: NDArray[Any]) -> NDArray[np.float32]:
         gray = array.mean(axis=0, dtype=np.float32)
-        low, high = np.quantile(gray, (_TAIL, 1 - _TAIL)) if len(np.unique(gray)) > 2 else (gray.min(), gray.max())
-        gray = np.clip(gray, low, high)
+        low, high = np.quantile(gray, (_TAIL, 1 - _TAIL))
+        if low < high and len(np.unique(gray)) > 2:  # else a mask, or less than a percent that is not background
+            gray = np.clip(gray, low, high)
         gray = (gray - min(0.0, float(gray.min()))) / max(float(gray.max() - min(0.0, float(gray.min()))), 1e-6)
         cut = self._cut(gray)
         if self.size is None or cut.shape == (self.size, self.size):

@@ -93,7 +93,7 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
         )
     if open_cases and config.oracle == "simulated":
         log.warning(
-            "%d of %d cases have no label, %s for one, which the simulated oracle would have to know; they are left out",
+            "%d of %d cases have no label, %s for one, and are left out: the simulated oracle has to know it",
             len(open_cases), len(cases), open_cases[0].id,
         )  # fmt: skip
         open_cases = []

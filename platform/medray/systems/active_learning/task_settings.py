@@ -13,7 +13,7 @@ class TaskSettings:
     """The network that the labels are for."""
 
     task_size: int | None = None
-    """Rows and columns of what the task network sees, px; the images' own, all alike, where None (paper: 240 and 256)."""
+    """Rows and columns of what the task network sees, px; the images' own, all alike, where None (paper 240, 256)."""
     unet_channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of the U-Net's five levels, finest first (four steps down and up); the paper does not tell them."""
     task_network: Literal["resnet18", "small"] = "resnet18"
