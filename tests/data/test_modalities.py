@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medray.data.cache import SampleCache
 from medray.data.case import Case, Volume
 from medray.data.modalities import ModalReader
+from medray.data.sliced import slices_as_cases
 from medray.errors import UserError
 
 
@@ -110,3 +111,27 @@ def test_what_is_kept_holds_no_larger_array() -> None:
 def test_a_3d_image_is_named() -> None:
     with pytest.raises(UserError, match=r"image is 3D \(4 x 5 x 6\) where a 2D image is expected"):
         ModalReader(8).image(_case(image=np.zeros((1, 4, 5, 6))))
+
+
+def test_volumes_are_decoded_once_ahead_of_slices_in_random_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, loads = np.random.default_rng(0).random((1, 6, 6, 4)), list[str]()
+    volumes = [_case(image=volume, auxiliary=volume, label=(volume > 0.5).astype(np.uint8)) for _ in range(9)]
+    made = [
+        replace(case, id=str(number), fields={name: replace(ref, name=f"{name}{number}") for name, ref in own.items()})
+        for number, case in enumerate(volumes)
+        if (own := case.fields)
+    ]
+    cases = slices_as_cases(made, min_label_px=1)
+    mixed = [cases[index] for index in np.random.default_rng(1).permutation(len(cases))]
+    load = _Made.load
+    monkeypatch.setattr(_Made, "load", lambda self: loads.append(self.name) or load(self))
+    reader = ModalReader(4, cache=SampleCache(memory_gb=0.1))
+    unreadable = replace(mixed[0], fields={})
+    reader.read_ahead([*mixed, unreadable, _case(image=volume[..., 0])], ("image", "label"))
+    assert len(loads) <= 18  # of nine volumes two fields; the last few may be there still
+    loads.clear()
+    for case in mixed:
+        reader.image(case), reader.label(case)
+    assert loads == []
+    reader.image(mixed[0], "auxiliary")
+    assert len(loads) == 1

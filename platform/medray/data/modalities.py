@@ -7,7 +7,7 @@ paper divides by 255: files have other depths too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from medray.data.cache import SampleCache
 from medray.data.case import Case, Volume
 from medray.data.fields import case_fingerprint
 from medray.errors import UserError
+from medray.storage import StorageError
 
 MAIN, AUXILIARY, LABEL = "image", "auxiliary", "label"
 _TAIL = 0.01
@@ -51,6 +52,23 @@ class ModalReader:
             UserError: as `image`.
         """
         return self._read(case, LABEL, self._values)
+
+    def read_ahead(self, cases: Iterable[Case], fields: Sequence[str] = (MAIN,)) -> None:
+        """Put slices of volumes into the cache, volume by volume, so that each volume is decoded once.
+
+        For training, which reads them in random order. Other cases are passed over, and what is missing or unreadable.
+
+        Raises:
+            StorageError: object storage cannot be used.
+        """
+        for case in sorted((case for case in cases if "slice" in case.attributes), key=lambda case: case.id):
+            for field in (name for name in fields if name in case.fields):
+                try:
+                    self.label(case) if field == LABEL else self.image(case, field)
+                except StorageError:
+                    raise
+                except UserError:
+                    continue
 
     def on_grid(self, volume: Volume) -> NDArray[np.float32]:
         """An image that was read already, as `image` gives it."""

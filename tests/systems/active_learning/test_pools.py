@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medray.active.answers import without_label
 from medray.data.case import Case, Volume
 from medray.errors import UserError
 from medray.systems.active_learning import pools
@@ -156,3 +157,9 @@ def test_classes_come_from_the_cases() -> None:
 
 def test_picks_are_counted_by_kind_or_class() -> None:
     assert pools.mix_of([*films(5), Case("x", "x", {})]) == {"normal": 3, "covid": 2}
+
+
+def test_a_sampler_is_not_told_the_class_by_the_name_of_a_folder() -> None:
+    case = Case("a", "a", {"image": Flat(), "label": Flat()}, {"class": "covid", "folder": "covid", "site": "x"})
+    seen = without_label(case)
+    assert (set(seen.fields), seen.attributes) == ({"image"}, {"site": "x"})
