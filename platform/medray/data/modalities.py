@@ -17,6 +17,7 @@ from skimage.transform import resize
 from medray.data.cache import SampleCache
 from medray.data.case import Case, Volume
 from medray.data.fields import case_fingerprint
+from medray.data.resized import stretched
 from medray.errors import UserError
 from medray.storage import StorageError
 
@@ -85,11 +86,7 @@ class ModalReader:
             gray = np.clip(gray, low, high)
         gray = (gray - min(0.0, float(gray.min()))) / max(float(gray.max() - min(0.0, float(gray.min()))), 1e-6)
         cut = self._cut(gray)
-        if self.size is None or cut.shape == (self.size, self.size):
-            return cut[None].astype(np.float32)
-        smaller = max(cut.shape) > self.size
-        stretched = resize(cut, (self.size, self.size), order=1, mode="edge", anti_aliasing=smaller)
-        return np.asarray(stretched[None], dtype=np.float32)
+        return stretched(cut[None], cut.shape if self.size is None else (self.size, self.size))
 
     def _values(self, array: NDArray[Any]) -> NDArray[np.uint8]:
         cut = self._cut(array.max(axis=0))
