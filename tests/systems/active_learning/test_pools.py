@@ -14,6 +14,7 @@ from medray.data.case import Case, Volume
 from medray.errors import UserError
 from medray.systems.active_learning import pools
 from medray.systems.active_learning.mvaal_config import PRESETS, MvaalConfig
+from medray.systems.active_learning.mvaal_system import Mvaal
 
 SEGMENTATION = MvaalConfig(**PRESETS["smoke"].config)
 CLASSES = MvaalConfig(**{**PRESETS["demo_chest"].config, "initial": 4})
@@ -136,6 +137,17 @@ def test_a_class_by_another_name_is_the_class() -> None:
 def test_lungs_are_computed_where_they_are_asked_for() -> None:
     found = pools.arranged(films(2), replace(CLASSES, auxiliary="lungs"))
     assert all("auxiliary" in case.fields for case in found)
+
+
+def test_a_sampler_without_its_second_modality_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="no case has an auxiliary image, which the sampler mvaal.*--sampler vaal"):
+        Mvaal(SEGMENTATION).required_fields(slices(2, 1), training=True)
+    assert "auxiliary" not in Mvaal(SEGMENTATION).required_fields(slices(2, 1), training=False)
+    assert Mvaal(replace(SEGMENTATION, sampler="vaal")).required_fields(slices(2, 1), training=True) == (
+        "image",
+        "label",
+    )
+    pools.want_auxiliary([*slices(1, 1), Case("a", "a", {"auxiliary": Flat()})], "mvaal")  # the checks name the others
 
 
 def test_cases_without_a_class_are_named() -> None:

@@ -54,6 +54,19 @@ def _renamed(case: Case, column: str) -> Case:
     return replace(case, attributes={**case.attributes, "class": case.attributes[column]})
 
 
+def want_auxiliary(cases: Sequence[Case], sampler: str) -> None:
+    """Look for auxiliary images.
+
+    Raises:
+        UserError: no case has one.
+    """
+    if cases and not any(AUXILIARY in case.fields for case in cases):
+        raise UserError(
+            f"no case has an auxiliary image, which the sampler {sampler} learns from; say what it is with "
+            "--config.auxiliary (and --config.main, for modalities), or take --sampler vaal"
+        )
+
+
 def sliced(cases: Sequence[Case], config: MvaalConfig) -> list[Case]:
     """Volumes as slices; 2D cases as they are."""
     return slices_as_cases(cases, (MAIN, AUXILIARY, LABEL), min_label_px=config.min_lesion_px)
