@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,9 @@ def test_another_field_as_the_auxiliary_image(tmp_path: Path) -> None:
     (case,) = open_source(str(tmp_path)).cases
     with pytest.raises(UserError, match="no lung_mask that could be the auxiliary image; it has image"):
         auxiliary_from([case], "lung_mask")
+    shown = [replace(case, attributes={"modality": name}) for name in ("t1", "flair")]
+    with pytest.raises(UserError, match="it has image of the modalities flair, t1, of which the main one has to be"):
+        auxiliary_from(shown, "flair")
     ready = Case("b", "b", {"image": case.fields["image"], "auxiliary": case.fields["image"]})
     assert auxiliary_from([ready, case], "lung_mask") == [ready, case]
 

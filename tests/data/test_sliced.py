@@ -155,6 +155,12 @@ def test_consecutive_slices_decode_their_volume_once(monkeypatch: pytest.MonkeyP
     assert sorted(loads) == ["im once", "la once"]
 
 
+def test_slices_pass_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = slices_as_cases([Case("scan", "p", {"image": _Made("im cut")})], occupied=0.0)
+    monkeypatch.setattr(SliceField, "load", lambda self: pytest.fail("read"))
+    assert slices_as_cases(found) == found
+
+
 def test_slices_travel_and_are_told_apart() -> None:
     case = Case("scan", "p", {"image": _Made("im"), "auxiliary": _Made("other")})
     found = slices_as_cases([case], occupied=0.0)

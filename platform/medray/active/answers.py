@@ -15,7 +15,8 @@ LabelKind = Literal["mask", "class", "classes"]
 SEPARATOR = ";"
 """Between the names of several classes in one text; a case with none of them has the text "none"."""
 NO_CLASSES = "none"
-_ATTRIBUTES = ("class", "classes", "label", "diagnosis", "grade")
+_ATTRIBUTES = ("class", "classes", "label", "diagnosis", "grade", "folder", "kind")
+"""That say the class, or come with it: images of a class may lie in a folder of their own."""
 
 
 @dataclass(frozen=True)

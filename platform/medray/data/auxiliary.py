@@ -63,7 +63,12 @@ def auxiliary_from(cases: Sequence[Case], field: str) -> list[Case]:
     """
     if cases and not any(field in case.fields or "auxiliary" in case.fields for case in cases):
         found = sorted({name for case in cases for name in case.fields})
-        raise UserError(f"the data has no {field} that could be the auxiliary image; it has {', '.join(found)}")
+        modalities = sorted({case.attributes["modality"] for case in cases if "modality" in case.attributes})
+        more = f" of the modalities {', '.join(modalities)}, of which the main one has to be named too"
+        raise UserError(
+            f"the data has no {field} that could be the auxiliary image; it has {', '.join(found)}"
+            f"{more if modalities else ''}"
+        )
     return [case if "auxiliary" in case.fields else _with_auxiliary(case, field) for case in cases]
 
 

@@ -1,12 +1,13 @@
 """2D cases with a main image, an auxiliary one and a label map, as small arrays that lie on each other.
 
-Intensities as in M-VAAL (Khanal et al., MIUA 2023, sec. 3.2): the brightest and darkest percent clipped, then divided
-by the largest value, so that they lie in [0, 1]; masks become 0 and 1.
+Intensities as M-VAAL has them of MRI (Khanal et al., MIUA 2023, sec. 3.2): the brightest and darkest percent clipped,
+then divided by the largest value, so that they lie in [0, 1]; masks become 0 and 1. Radiographs likewise, which the
+paper divides by 255: files have other depths too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from skimage.transform import resize
 from medray.data.cache import SampleCache
 from medray.data.case import Case, Volume
 from medray.data.fields import case_fingerprint
+from medray.data.resized import stretched
 from medray.errors import UserError
+from medray.storage import StorageError
 
 MAIN, AUXILIARY, LABEL = "image", "auxiliary", "label"
 _TAIL = 0.01
@@ -51,6 +54,23 @@ class ModalReader:
         """
         return self._read(case, LABEL, self._values)
 
+    def read_ahead(self, cases: Iterable[Case], fields: Sequence[str] = (MAIN,)) -> None:
+        """Put slices of volumes into the cache, volume by volume, so that each volume is decoded once.
+
+        For training, which reads them in random order. Other cases are passed over, and what is missing or unreadable.
+
+        Raises:
+            StorageError: object storage cannot be used.
+        """
+        for case in sorted((case for case in cases if "slice" in case.attributes), key=lambda case: case.id):
+            for field in (name for name in fields if name in case.fields):
+                try:
+                    self.label(case) if field == LABEL else self.image(case, field)
+                except StorageError:
+                    raise
+                except UserError:
+                    continue
+
     def on_grid(self, volume: Volume) -> NDArray[np.float32]:
         """An image that was read already, as `image` gives it."""
         return self._gray(_flat(volume))
@@ -61,15 +81,12 @@ class ModalReader:
 
     def _gray(self, array: NDArray[Any]) -> NDArray[np.float32]:
         gray = array.mean(axis=0, dtype=np.float32)
-        low, high = np.quantile(gray, (_TAIL, 1 - _TAIL)) if len(np.unique(gray)) > 2 else (gray.min(), gray.max())
-        gray = np.clip(gray, low, high)
+        low, high = np.quantile(gray, (_TAIL, 1 - _TAIL))
+        if low < high and len(np.unique(gray)) > 2:  # else a mask, or less than a percent that is not background
+            gray = np.clip(gray, low, high)
         gray = (gray - min(0.0, float(gray.min()))) / max(float(gray.max() - min(0.0, float(gray.min()))), 1e-6)
         cut = self._cut(gray)
-        if self.size is None or cut.shape == (self.size, self.size):
-            return cut[None].astype(np.float32)
-        smaller = max(cut.shape) > self.size
-        stretched = resize(cut, (self.size, self.size), order=1, mode="edge", anti_aliasing=smaller)
-        return np.asarray(stretched[None], dtype=np.float32)
+        return stretched(cut[None], cut.shape if self.size is None else (self.size, self.size))
 
     def _values(self, array: NDArray[Any]) -> NDArray[np.uint8]:
         cut = self._cut(array.max(axis=0))

@@ -68,26 +68,26 @@ class ResizedReader:
             shape = " x ".join(str(n) for n in image.shape)
             raise UserError(f"{image.source} is 3D ({shape}) where a 2D image is expected")
         gray = normalize_intensity(image.array.mean(axis=0, keepdims=True, dtype=np.float32), self.normalize)
-        return _resized(gray, (self.size, self.size))
+        return stretched(gray, (self.size, self.size))
 
     def _decode(self, case: Case, labels: Sequence[str]) -> dict[str, NDArray[Any]]:
         kept: dict[str, NDArray[Any]] = {"image": self.on_grid(case.volume("image"))}
         if labels:
             masks = [(case.volume(name).array != 0).any(axis=0) for name in labels]
             union = np.logical_or.reduce(masks).astype(np.float32)
-            kept["mask"] = (_resized(union[None], (self.size, self.size))[0] >= 0.5).astype(np.uint8)
+            kept["mask"] = (stretched(union[None], (self.size, self.size))[0] >= 0.5).astype(np.uint8)
         return kept
 
 
 def back_to(values: NDArray[np.float32], original: Volume) -> NDArray[np.float32]:
     """Per-pixel values (size, size), such as probabilities, on the image's own pixels (H, W)."""
-    return _resized(values[None], original.shape)[0]
+    return stretched(values[None], original.shape)[0]
 
 
-def _resized(channels: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float32]:
-    """Linear; smoothed first where it becomes smaller."""
+def stretched(channels: NDArray[np.floating[Any]], shape: Sequence[int]) -> NDArray[np.float32]:
+    """Channels (C, H, W) of another size, linear; smoothed first where they become smaller."""
     if channels.shape[1:] == tuple(shape):
-        return channels
+        return channels.astype(np.float32)
     smaller = any(new < old for new, old in zip(shape, channels.shape[1:], strict=True))
-    stretched = [resize(c, tuple(shape), order=1, mode="edge", anti_aliasing=smaller) for c in channels]
-    return np.stack(stretched).astype(np.float32)
+    made = [resize(c, tuple(shape), order=1, mode="edge", anti_aliasing=smaller) for c in channels]
+    return np.stack(made).astype(np.float32)

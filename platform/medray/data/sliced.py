@@ -129,8 +129,8 @@ def _cut(case: Case, rules: _Rules) -> list[Case]:
         image = main.load()
         if not isinstance(image, Volume) or image.spatial_dims != 3:
             return [case]
-        grid = Grid.of(canonical(image))
-        occupied = _occupied(canonical(image).array, rules.occupied)
+        turned = canonical(image)
+        grid, occupied = Grid.of(turned), _occupied(turned.array, rules.occupied)
         ref = case.fields.get(rules.label)
         if ref is None:
             return [_slice(case, rules, grid, index, {}) for index in occupied[:: rules.every]]
@@ -148,8 +148,8 @@ def _cut(case: Case, rules: _Rules) -> list[Case]:
 
 
 def _surely_2d(ref: FieldRef) -> bool:
-    """By its name, so that a folder of pictures is not read for nothing."""
-    return isinstance(ref, FileRef) and suffix_of(ref.path) in _ALWAYS_2D
+    """By its name, so that a folder of pictures is not read for nothing; nor are slices that were cut before."""
+    return isinstance(ref, SliceField) or (isinstance(ref, FileRef) and suffix_of(ref.path) in _ALWAYS_2D)
 
 
 def _on_grid(label: Volume, grid: Grid) -> NDArray[Any]:

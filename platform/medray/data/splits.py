@@ -135,6 +135,11 @@ def _count(fraction: float, patients: int, *, at_least: int, at_most: int) -> in
     return max(0, min(max(round(fraction * patients), at_least), at_most))
 
 
+def given_role(case: Case) -> str:
+    """The role that a case's attribute ``split`` names: train, validation or test; empty where it names none."""
+    return _ROLES.get(case.attributes.get("split", "").strip().lower(), "")
+
+
 def _given_split(cases: Sequence[Case], *, require_train: bool) -> Splits:
     roles: dict[str, str] = {}
     for case in cases:

@@ -69,14 +69,7 @@ class Pick:
     label: NDArray[Any] | None = None
 
 
-def label_curves(
-    curves: Mapping[str, Sequence[Curve]],
-    *,
-    metric: str,
-    upper_bound: float | None = None,
-    upper_name: str = "all labels",
-    title: str = "",
-) -> Figure:
+def label_curves(curves: Mapping[str, Sequence[Curve]], *, metric: str, title: str = "") -> Figure:
     """A metric against the number of labels, one line per sampler.
 
     The line is the mean over seeds where every seed has a value, the band its 95 % interval by Student's t (three seeds
@@ -85,8 +78,6 @@ def label_curves(
     Args:
         curves: sampler -> a curve per seed.
         metric: what the vertical axis is called.
-        upper_bound: a horizontal line, what training on all labels gives.
-        upper_name: what that line is called.
         title: above the panel.
 
     Raises:
@@ -100,9 +91,6 @@ def label_curves(
     axes = figure.add_subplot()
     for index, (name, seeds) in enumerate(curves.items()):
         _draw_sampler(axes, index, name, seeds)
-    if upper_bound is not None:
-        label = f"{upper_name}: {upper_bound:.3g}"
-        axes.axhline(upper_bound, color="black", linewidth=1.0, linestyle=(0, (5, 3)), label=label)
     axes.set_xlabel("labelled cases", fontsize=9)
     axes.set_ylabel(metric, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -269,14 +257,11 @@ def class_mix(picks: Mapping[str, Sequence[Mapping[str, int]]], pool: Mapping[st
     return figure
 
 
-def round_costs(
-    rounds: Sequence[Mapping[str, float]], *, wall_s: Sequence[float] | None = None, title: str = ""
-) -> Figure:
+def round_costs(rounds: Sequence[Mapping[str, float]], *, title: str = "") -> Figure:
     """Seconds of each part of every round, stacked.
 
     Args:
         rounds: part -> seconds; parts are drawn in the order in which they first occur.
-        wall_s: what each round took by the clock, less than the sum where parts ran at the same time.
         title: above the panel.
     """
     parts = list(dict.fromkeys(part for one in rounds for part in one))
@@ -284,8 +269,6 @@ def round_costs(
     figure = empty_figure(2.9 + 0.5 * len(rounds), 3.2)
     axes = figure.add_subplot()
     _stack(axes, places, {part: [one.get(part, 0.0) for one in rounds] for part in parts})
-    if wall_s is not None:
-        axes.plot(places, wall_s, "_", color="black", markersize=22, markeredgewidth=2, label="by the clock")
     axes.set_xticks(places)
     axes.set_xlabel("round", fontsize=8)
     axes.set_ylabel("seconds", fontsize=8)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medray.active.answers import without_label
 from medray.data.case import Case, Volume
 from medray.errors import UserError
 from medray.systems.active_learning import pools
 from medray.systems.active_learning.mvaal_config import PRESETS, MvaalConfig
+from medray.systems.active_learning.mvaal_system import Mvaal
 
 SEGMENTATION = MvaalConfig(**PRESETS["smoke"].config)
 CLASSES = MvaalConfig(**{**PRESETS["demo_chest"].config, "initial": 4})
@@ -67,6 +69,29 @@ def test_slices_of_a_patient_that_judges_are_not_asked_for() -> None:
     assert not judges & {case.patient for case in splits.train}
 
 
+def test_the_simulated_oracle_is_not_asked_for_what_the_data_does_not_hold(caplog: pytest.LogCaptureFixture) -> None:
+    several = replace(CLASSES, task="multi_label")
+    known = [replace(case, attributes={"classes": "ET"}) for case in films(10)]
+    unknown = Case("new", "new", {"image": Flat()})  # "none" would be said of it
+    with caplog.at_level(logging.WARNING, logger="medray"):
+        splits = pools.split_cases([*known, unknown], several, seed=0)
+    assert unknown not in splits.train
+    assert "1 of 11 cases have no label, new for one" in caplog.text
+    human = replace(several, oracle="human", repeats=1)
+    assert pools.split_cases([*known, unknown], human, seed=0).train[-1] is unknown
+
+
+def test_a_test_case_without_a_label_is_not_asked_for() -> None:
+    roles = ("train", "train", "validation", "test")
+    known = [replace(case, attributes={"split": role}) for case, role in zip(slices(4, 1), roles, strict=True)]
+    open_cases = [
+        replace(case, attributes={"split": role})
+        for case, role in zip(slices(3, 1, labelled=False), ("train", "validation", "Testing"), strict=True)
+    ]
+    splits = pools.split_cases([*known, *open_cases], replace(SEGMENTATION, oracle="human"), seed=0)
+    assert splits.train == (*known[:2], open_cases[0])
+
+
 def test_two_patients_validate_on_slices_of_the_one_that_trains(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="medray"):
         splits = pools.split_cases(slices(2, 30), SEGMENTATION, seed=0)
@@ -114,6 +139,17 @@ def test_lungs_are_computed_where_they_are_asked_for() -> None:
     assert all("auxiliary" in case.fields for case in found)
 
 
+def test_a_sampler_without_its_second_modality_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="no case has an auxiliary image, which the sampler mvaal.*--sampler vaal"):
+        Mvaal(SEGMENTATION).required_fields(slices(2, 1), training=True)
+    assert "auxiliary" not in Mvaal(SEGMENTATION).required_fields(slices(2, 1), training=False)
+    assert Mvaal(replace(SEGMENTATION, sampler="vaal")).required_fields(slices(2, 1), training=True) == (
+        "image",
+        "label",
+    )
+    pools.want_auxiliary([*slices(1, 1), Case("a", "a", {"auxiliary": Flat()})], "mvaal")  # the checks name the others
+
+
 def test_cases_without_a_class_are_named() -> None:
     cases = films(3)
     cases[1] = replace(cases[1], attributes={})
@@ -133,3 +169,9 @@ def test_classes_come_from_the_cases() -> None:
 
 def test_picks_are_counted_by_kind_or_class() -> None:
     assert pools.mix_of([*films(5), Case("x", "x", {})]) == {"normal": 3, "covid": 2}
+
+
+def test_a_sampler_is_not_told_the_class_by_the_name_of_a_folder() -> None:
+    case = Case("a", "a", {"image": Flat(), "label": Flat()}, {"class": "covid", "folder": "covid", "site": "x"})
+    seen = without_label(case)
+    assert (set(seen.fields), seen.attributes) == ({"image"}, {"site": "x"})

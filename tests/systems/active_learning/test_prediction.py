@@ -160,5 +160,5 @@ def test_what_cannot_be_used_is_told_in_a_sentence(segmenter: Any, classifier: A
             predict(*pair, PredictRequest([tmp_path / given], tmp_path / out))
     own_size = make_task("segmentation", replace(SETTINGS, task_size=None), ("lesion",))
     Image.fromarray(np.zeros((20, 50), dtype=np.uint8)).save(tmp_path / "small.png")
-    with pytest.raises(UserError, match="takes images from 32 px on, got the image 20 x 50"):
+    with pytest.raises(UserError, match=r"without a task_size takes images from 32 px on, got the image 20 x 50$"):
         predict(own_size, segmenter[1], PredictRequest([tmp_path / "small.png"], tmp_path / "m.png"))

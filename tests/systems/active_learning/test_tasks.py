@@ -258,10 +258,10 @@ def test_labels_that_cannot_be_used(name: TaskName, change: dict[str, str], sent
 def test_images_that_do_not_fit_together_or_into_the_network(tmp_path: Path) -> None:
     task, work = fast_task("segmentation"), workbench(tmp_path)
     with pytest.raises(
-        UserError, match=r"images of one size, and these differ: 0-0 32 x 32, 1-0 40 x 40; give a task_size"
+        UserError, match=r"without a task_size takes images of one size, and these differ: 0-0 32 x 32, 1-0 40 x 40$"
     ):
         list(task.look(work, None, [*square_cases(2), *square_cases(1, seed=1, size=40)]))
-    with pytest.raises(UserError, match=r"takes images from 32 px on, got 0-0 20 x 20; give a task_size"):
+    with pytest.raises(UserError, match=r"without a task_size takes images from 32 px on, got 0-0 20 x 20$"):
         list(task.look(work, None, square_cases(1, size=20)))
     resized = fast_task("segmentation", task_size=32)
     assert len(list(resized.look(work, None, [*square_cases(1, size=20), *square_cases(1, size=40)]))) == 2

@@ -254,6 +254,7 @@ class MvaalLearner(Learner):
         self.fields = FIELDS if settings.gamma_3 else FIELDS[:1]
         self._check()
         self.read = reader(settings, cache)
+        self.read.read_ahead([*labelled, *unlabelled], self.fields)
         self.networks = build(settings)
         for modality, field in enumerate(self.fields):
             numbers = field_statistics(self.read, [*labelled, *unlabelled], field)

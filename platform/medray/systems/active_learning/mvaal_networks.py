@@ -86,7 +86,7 @@ class TwoDecoderVae(nn.Module):
         return ((images - mean) / deviation).expand(-1, self.gray_channels, -1, -1)
 
     def encode(self, main: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, H, W) to mean and log variance of q(z|x_m1), (N, Z) each, float32."""
+        """Images (N, 1, H, W) to mean and log variance (within 10 of 0) of q(z|x_m1), (N, Z) each, float32."""
         z_mu, log_variance = self.encoder(self.normalized(main, 0)).float().chunk(2, dim=1)
         return z_mu, log_variance.clamp(-_LOG_VARIANCE, _LOG_VARIANCE)
 

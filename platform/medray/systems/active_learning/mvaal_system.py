@@ -58,9 +58,14 @@ class Mvaal(System[MvaalConfig]):
     empty_labels = True
 
     def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
-        """The image; the auxiliary one where the sampler learns from it; label maps where they are the labels."""
+        """The image; the auxiliary one where the sampler learns from it; label maps where they are the labels.
+
+        Raises:
+            UserError: the sampler learns from auxiliary images and no case has one.
+        """
         fields = ["image"]
         if training and self.config.learns_from_auxiliary:
+            pools.want_auxiliary(cases, self.config.sampler)
             fields.append("auxiliary")
         if self.config.task == "segmentation" and not (training and self.config.oracle == "human"):
             fields.append("label")

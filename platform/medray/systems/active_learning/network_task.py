@@ -138,9 +138,9 @@ class NetworkTask(Task, Generic[OutcomeT]):
             shapes.setdefault(image.shape, f"{name} {image.shape[1]} x {image.shape[2]}")
         told = ", ".join(list(shapes.values())[:2])
         if len(shapes) > 1:
-            raise UserError(f"the network takes images of one size, and these differ: {told}; give a task_size")
+            raise UserError(f"a network without a task_size takes images of one size, and these differ: {told}")
         if min(images[0].shape[1:]) < self.smallest_px:
-            raise UserError(f"the network takes images from {self.smallest_px} px on, got {told}; give a task_size")
+            raise UserError(f"a network without a task_size takes images from {self.smallest_px} px on, got {told}")
         return torch.from_numpy(np.stack(images))
 
     def train(self, work: Workbench, cases: Sequence[Case], validation: Sequence[Case], *, name: str) -> FitResult:

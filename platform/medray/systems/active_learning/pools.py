@@ -14,7 +14,7 @@ from medray.data.auxiliary import auxiliary_from, pair_modalities
 from medray.data.case import BadCase, Case, Splits
 from medray.data.modalities import AUXILIARY, LABEL, MAIN
 from medray.data.sliced import slices_as_cases
-from medray.data.splits import split_by_patient
+from medray.data.splits import given_role, split_by_patient
 from medray.errors import UserError
 from medray.learner import seed_of
 from medray.systems.active_learning.mvaal_config import LUNGS, MvaalConfig
@@ -54,6 +54,19 @@ def _renamed(case: Case, column: str) -> Case:
     return replace(case, attributes={**case.attributes, "class": case.attributes[column]})
 
 
+def want_auxiliary(cases: Sequence[Case], sampler: str) -> None:
+    """Look for auxiliary images.
+
+    Raises:
+        UserError: no case has one.
+    """
+    if cases and not any(AUXILIARY in case.fields for case in cases):
+        raise UserError(
+            f"no case has an auxiliary image, which the sampler {sampler} learns from; say what it is with "
+            "--config.auxiliary (and --config.main, for modalities), or take --sampler vaal"
+        )
+
+
 def sliced(cases: Sequence[Case], config: MvaalConfig) -> list[Case]:
     """Volumes as slices; 2D cases as they are."""
     return slices_as_cases(cases, (MAIN, AUXILIARY, LABEL), min_label_px=config.min_lesion_px)
@@ -77,7 +90,7 @@ def unusable(cases: Sequence[Case], config: MvaalConfig, classes: Sequence[str])
 
 
 def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits:
-    """By patient; those without a label can only be asked for.
+    """By patient. Those without a label can only be asked for, and only people can answer then.
 
     Raises:
         UserError: too few labelled cases, or nothing to ask for.
@@ -91,6 +104,12 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
             f"no case has a {what}; some must be labelled from the start, to validate and to test on. With volumes, "
             f"slices need {config.min_lesion_px} pixels of lesion (--config.min-lesion-px)"
         )
+    if open_cases and config.oracle == "simulated":
+        log.warning(
+            "%d of %d cases have no label, %s for one, and are left out: the simulated oracle has to know it",
+            len(open_cases), len(cases), open_cases[0].id,
+        )  # fmt: skip
+        open_cases = []
     patients, known_patients = ({case.patient for case in some} for some in (cases, labelled))
     if len(known_patients) < 2:
         raise UserError(
@@ -103,7 +122,8 @@ def split_cases(cases: Sequence[Case], config: MvaalConfig, seed: int) -> Splits
     )
     train, validation = (known.train, known.validation) if known.validation else _shared(known.train, config)
     judged = {case.patient for case in known.test} | {case.patient for case in known.validation}
-    pool = (*train, *(case for case in open_cases if case.patient not in judged))
+    free = (case for case in open_cases if case.patient not in judged and given_role(case) in ("", "train"))
+    pool = (*train, *free)
     return Splits(pool, validation, known.test)
 
 

@@ -44,7 +44,7 @@ class UncertaintySampler(Sampler):
     def rank(
         self, work: Workbench, view: SamplingRound, *, weights: Path | None, task: Task, task_weights: Path | None
     ) -> Ranking:
-        """The lowest certainties; one case's probabilities are in memory at a time."""
+        """The lowest certainties; the probabilities of a few cases are in memory at a time, see `Task.look`."""
         seen = task.look(work, task_weights, view.unlabelled)
         scores = (float(self.certainty(distributions(one, task.kind)).mean()) for one in seen)
         return Ranking(*smallest(view.unlabelled, scores, view.budget))

@@ -12,6 +12,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from medray.data.cache import SampleCache
 from medray.data.case import Case
+from medray.data.modalities import LABEL, MAIN
 from medray.learner import Learner, Schedule, Step, SumCount
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class TaskLearner(Learner):
         super().__init__()
         self.task, self.cases = task, list(cases)
         self.reader = task.reader(cache)
+        self.reader.read_ahead(cases, (MAIN, LABEL) if task.kind == "mask" else (MAIN,))
         self.networks = nn.ModuleDict({NETWORK: task.build(mean, sd)})
         size = task.settings.task_batch_size
         self.portions = [list(validation)] if task.ranks and validation else in_portions(validation, size)

@@ -13,7 +13,7 @@ class TaskSettings:
     """The network that the labels are for."""
 
     task_size: int | None = None
-    """Rows and columns of what the task network sees, px; the images' own, all alike, where None (240 and 256)."""
+    """Rows and columns of what the task network sees, px; the images' own, all alike, where None (paper 240, 256)."""
     unet_channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of the U-Net's five levels, finest first (four steps down and up); the paper does not tell them."""
     task_network: Literal["resnet18", "small"] = "resnet18"
@@ -21,11 +21,11 @@ class TaskSettings:
     task_weights: str = ""
     """File of torchvision's ResNet-18 weights to start a classifier from (paper: ImageNet's); random where empty."""
     task_batch_size: int = 32
-    """Images per update."""
+    """Images per update (paper 32)."""
     task_epochs: int | None = None
     """Passes over the labelled images; the paper's 30 (segmentation) or 50 (classification) where None."""
     task_lr: float = 1e-5
-    """Learning rate (delta_3)."""
+    """Learning rate, delta_3 (paper 1e-5; the authors' code 5e-6)."""
     task_optimizer: Literal["rmsprop", "adam"] | None = None
     """The paper's where None: RMSprop for segmentation, Adam for classification."""
 
