@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_campaigns import toy_campaign
 
 from medray.active.answers import Answer
+from medray.active.members import PoolKeeper
 from medray.active.pool import Pool
+from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
+from medray.storage import ledger
 from medray.storage.ledger import Ledger
 
 CASES = [f"c{number}" for number in range(8)]
@@ -120,3 +124,34 @@ def test_no_case_is_lost_or_counted_twice(data: st.DataObject, tmp_path_factory:
         assert counts["labelled"] + counts["rejected"] == len(pool.answers)
         asked_ever = {name for query in pool.queries for name in query.cases}
         assert set(pool.answers) - {"c0", "c1"} <= asked_ever
+
+
+def books(place: Path) -> PoolKeeper:
+    return PoolKeeper(toy_campaign(), InProcessWorkbench(place, quiet=True, tensorboard=False))
+
+
+def test_a_keeper_whose_predecessor_still_wrote_reads_again(tmp_path: Path) -> None:
+    """The call that was lost with its process may be carried out all the same, after the new process has read."""
+    lost, keeper = books(tmp_path), books(tmp_path)
+    view = lost.begin(0)
+    asked = lost.query(0, view.unlabelled[:2], [])
+    assert keeper.begin(0) == view
+    assert keeper.query(0, view.unlabelled[:2], []) == asked
+    answer = Answer(asked.cases[0], "labelled", value="above")
+    lost.take([answer])
+    taken, refused = keeper.take([answer])
+    assert (taken, refused) == ((), ())
+    assert keeper.books() == books(tmp_path).books()
+
+
+def test_two_keepers_may_open_the_books_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, others = ledger._create, [1]
+
+    def late(path: Path, data: bytes) -> bool:
+        if others:
+            others.pop()
+            create(path, data)  # by the other one, between our reading and our writing
+        return create(path, data)
+
+    monkeypatch.setattr(ledger, "_create", late)
+    assert books(tmp_path).books().counts["labelled"] == 6
