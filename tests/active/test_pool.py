@@ -100,8 +100,9 @@ def test_a_case_is_asked_for_once(place: str) -> None:
 
 def test_a_ledger_of_other_cases_is_refused(place: str) -> None:
     opened(place)
-    with pytest.raises(UserError, match="8 cases, not of 3"):
-        Pool(Ledger(place), CASES[:3], [])
+    for other in (CASES[:3], [*CASES[:7], "another"], CASES[::-1]):
+        with pytest.raises(UserError, match=f"of 8 other cases than these {len(other)}"):
+            Pool(Ledger(place), other, [])
 
 
 @settings(max_examples=40, deadline=None)
