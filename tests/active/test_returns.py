@@ -165,6 +165,7 @@ def test_a_last_row_without_a_line_break_is_taken_where_it_is_whole(grades: Camp
     ("name", "data", "sentence"),
     [
         ("x.csv", b"patient,label\n1,covid\n", 'it has no column "case" in its first line'),
+        ("x.csv", b"case,diagnosis,status\na,covid,\n", "it has no column 'label'"),
         ("x.csv", b"", 'it has no column "case" in its first line'),
         ("x.csv", b'case,label\na,"covid\n', "it is damaged near line"),
         ("x.csv", bytes(500), "it is no text, or damaged"),

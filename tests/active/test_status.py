@@ -54,7 +54,7 @@ def test_problems_are_read_back_from_what_excel_makes_of_them(exchange: Exchange
     assert read_problems(exchange) == TOLD
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"\0\0", b"notes\nmine\n", b'case\n"a'])
+@pytest.mark.parametrize("spoilt", [b"", b"\0\0", b"notes\nmine\n", b"case\na\n", b'case\n"a'])
 def test_a_spoilt_table_of_problems_stops_nobody(exchange: Exchange, spoilt: bytes) -> None:
     exchange.write("problems.csv", spoilt)
     assert read_problems(exchange) == []

@@ -42,10 +42,10 @@ def read_problems(exchange: Exchange) -> list[Problem]:
     except FileNotFoundError:
         return []
     try:
-        rows = read_rows(data)
+        rows = read_rows(data, "reason")
     except UserError:
         return []
-    return [Problem(row.cells.get("subject", ""), row.cells.get("reason", ""), row.cells["case"]) for row in rows]
+    return [Problem(row.cells.get("subject", ""), row.cells["reason"], row.cells["case"]) for row in rows]
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> bytes:

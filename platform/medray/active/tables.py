@@ -50,11 +50,15 @@ def _text_of(cell: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
-def read_rows(data: bytes) -> list[TableRow]:
+def read_rows(data: bytes, column: str = "label") -> list[TableRow]:
     """Read a table that names its cases in a column "case".
 
+    Args:
+        data: of the file.
+        column: another one that it must have.
+
     Raises:
-        UserError: it is damaged or has no such column, or none with labels. The sentence says "it" for the file.
+        UserError: it is damaged or lacks one of these columns. The sentence says "it" for the file.
     """
     text = _decoded(data)
     separator = _separator(text)
@@ -67,6 +71,8 @@ def read_rows(data: bytes) -> list[TableRow]:
                 continue
             if not header:
                 header = _names(cells)
+                if column not in header:
+                    raise UserError(f"it has no column {column!r}; keep the header")
                 continue
             row = dict.fromkeys(header, "") | dict(zip(header, map(_text_of, cells), strict=False))
             rows.append((TableRow(lines.line_num, row), len(cells)))
