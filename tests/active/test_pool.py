@@ -90,6 +90,23 @@ def test_answers_that_cannot_be_taken_are_told(place: str) -> None:
     assert pool.answers["c2"].value == "x"
 
 
+def test_what_could_not_be_written_did_not_happen(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = opened(place)
+    pool.query(0, ["c2"], [])
+
+    def full(*_: object) -> bool:
+        raise UserError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_create", full)
+        for change in (lambda: pool.take([label("c2")]), lambda: pool.query(1, ["c3"], []), lambda: pool.begin(1)):
+            with pytest.raises(UserError, match="no space left"):
+                change()
+    assert (pool.counts(), pool.pending(), len(pool.queries)) == (opened(place).counts(), ("c2",), 1)
+    pool.take([label("c2")])
+    assert [answer.case for answer in pool.begin(1).answers] == ["c0", "c1", "c2"]
+
+
 def test_a_case_is_asked_for_once(place: str) -> None:
     pool = opened(place)
     pool.query(0, ["c2"], [])
