@@ -141,6 +141,9 @@ class Team(Protocol):
             member -> result. A member that went away (its process or node was lost) is left out; it is made anew and
             can be called again once it is back. In a team that is ``patient`` its call is repeated instead until it is
             answered, so its methods must bear that. What a member raises is raised here.
+
+        Raises:
+            UserError: a member of a patient team cannot be made anew.
         """
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from medray.active.oracle import Oracle, Problem, Query, Returned
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import read_json_lines
 from medray.engine.workbench import InProcessWorkbench
+from medray.storage.ledger import Ledger
 
 
 def run(folder: Path, campaign: Campaign, seed: int = 0) -> CampaignResult:
@@ -123,6 +128,39 @@ def test_stopped_anywhere_it_asks_for_the_same(tmp_path: Path) -> None:
         break
     assert stops >= 10
     assert course(result) == course(whole)
+
+
+class Lossy(InProcessWorkbench):
+    """Each member is lost after it has carried out a call and before it could say so; then the call is repeated."""
+
+    @contextmanager
+    def team(
+        self, make_member: Any, items: Mapping[str, Any], *, name: str, hosting: Any = "", patient: bool = False
+    ) -> Iterator[Any]:
+        makes = {key: partial(make_member, self.nested(f"{name}/{key}"), item) for key, item in items.items()}
+        yield LossyTeam(makes, tries=2 if patient else 0)
+
+
+@dataclass
+class LossyTeam:
+    makes: Mapping[str, Any]
+    tries: int
+
+    def call(self, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: getattr(self.makes[name](), method)(*given)
+            for _ in range(self.tries)
+            for name, given in arguments.items()
+        }
+
+
+def test_every_call_may_be_lost_after_it_was_carried_out(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", toy_campaign())
+    lossy = run_campaign(Lossy(tmp_path / "lossy", quiet=True, tensorboard=False), toy_campaign())
+    assert course(lossy) == course(whole)
+    assert lossy.answers == whole.answers
+    kinds = [record["kind"] for record in Ledger(str(tmp_path / "lossy/campaign/pool/ledger")).records]
+    assert kinds == ["open", *["begin", "query", "answers"] * 3, "begin"]
 
 
 class Slow(Oracle):

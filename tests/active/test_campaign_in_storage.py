@@ -6,6 +6,8 @@ import csv
 import io
 import itertools
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +35,14 @@ from medray.systems.active_learning.mvaal_config import PRESETS, MvaalConfig
 
 @pytest.fixture
 def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Go on where nothing of the run is on the disk."""
+    """Go on where nothing of the run is on the disk; the machine that was left is gone."""
     numbers = itertools.count()
 
     def move() -> None:
+        shutil.rmtree(os.environ["MEDRAY_SCRATCH"], ignore_errors=True)
         monkeypatch.setenv("MEDRAY_SCRATCH", str(tmp_path / f"machine-{next(numbers)}"))
+
+    monkeypatch.setenv("MEDRAY_SCRATCH", str(tmp_path / "none"))
 
     move()
     return move
@@ -74,7 +79,7 @@ def course(result: CampaignResult) -> list[Any]:
 def test_each_round_on_another_machine(tmp_path: Path, bucket: str, another_machine: Callable[[], None]) -> None:
     url, campaign = f"{bucket}/run", toy_campaign(rounds=2)
     stops = 0
-    for left in itertools.count(2, 3):
+    for left in itertools.count(3, 2):  # before each ranking, and before each round's end or the next one's training
         another_machine()
         Machine.left = left
         try:

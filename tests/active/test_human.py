@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def test_over_restarts_partial_and_late_returns_every_label_counts_once(tmp_path
     }
     assert campaign.collect().problems == ()
     assert len(list(Path(campaign.place, "accepted").iterdir())) == 3
+
+
+def test_memory_does_not_grow_while_people_are_waited_for(campaign: Campaign) -> None:
+    campaign.annotator.save("labels/a.png", b"torn")
+    campaign.annotator.save("done.csv", b"torn")
+
+    def objects() -> int:
+        for _ in range(20):
+            campaign.oracle.collect(campaign.asked, {})
+        gc.collect()
+        return len(gc.get_objects())
+
+    objects()
+    assert objects() - objects() == pytest.approx(0, abs=20)  # one a look at most
 
 
 def test_it_travels_to_another_process(campaign: Campaign) -> None:

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_campaigns import toy_campaign
 
 from medray.active.answers import Answer
+from medray.active.members import PoolKeeper
 from medray.active.pool import Pool
+from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
+from medray.storage import ledger
 from medray.storage.ledger import Ledger
 
 CASES = [f"c{number}" for number in range(8)]
@@ -86,6 +90,23 @@ def test_answers_that_cannot_be_taken_are_told(place: str) -> None:
     assert pool.answers["c2"].value == "x"
 
 
+def test_what_could_not_be_written_did_not_happen(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = opened(place)
+    pool.query(0, ["c2"], [])
+
+    def full(*_: object) -> bool:
+        raise UserError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_create", full)
+        for change in (lambda: pool.take([label("c2")]), lambda: pool.query(1, ["c3"], []), lambda: pool.begin(1)):
+            with pytest.raises(UserError, match="no space left"):
+                change()
+    assert (pool.counts(), pool.pending(), len(pool.queries)) == (opened(place).counts(), ("c2",), 1)
+    pool.take([label("c2")])
+    assert [answer.case for answer in pool.begin(1).answers] == ["c0", "c1", "c2"]
+
+
 def test_a_case_is_asked_for_once(place: str) -> None:
     pool = opened(place)
     pool.query(0, ["c2"], [])
@@ -96,8 +117,9 @@ def test_a_case_is_asked_for_once(place: str) -> None:
 
 def test_a_ledger_of_other_cases_is_refused(place: str) -> None:
     opened(place)
-    with pytest.raises(UserError, match="8 cases, not of 3"):
-        Pool(Ledger(place), CASES[:3], [])
+    for other in (CASES[:3], [*CASES[:7], "another"], CASES[::-1]):
+        with pytest.raises(UserError, match=f"of 8 other cases than these {len(other)}"):
+            Pool(Ledger(place), other, [])
 
 
 @settings(max_examples=40, deadline=None)
@@ -120,3 +142,34 @@ def test_no_case_is_lost_or_counted_twice(data: st.DataObject, tmp_path_factory:
         assert counts["labelled"] + counts["rejected"] == len(pool.answers)
         asked_ever = {name for query in pool.queries for name in query.cases}
         assert set(pool.answers) - {"c0", "c1"} <= asked_ever
+
+
+def books(place: Path) -> PoolKeeper:
+    return PoolKeeper(toy_campaign(), InProcessWorkbench(place, quiet=True, tensorboard=False))
+
+
+def test_a_keeper_whose_predecessor_still_wrote_reads_again(tmp_path: Path) -> None:
+    """The call that was lost with its process may be carried out all the same, after the new process has read."""
+    lost, keeper = books(tmp_path), books(tmp_path)
+    view = lost.begin(0)
+    asked = lost.query(0, view.unlabelled[:2], [])
+    assert keeper.begin(0) == view
+    assert keeper.query(0, view.unlabelled[:2], []) == asked
+    answer = Answer(asked.cases[0], "labelled", value="above")
+    lost.take([answer])
+    taken, refused = keeper.take([answer])
+    assert (taken, refused) == ((), ())
+    assert keeper.books() == books(tmp_path).books()
+
+
+def test_two_keepers_may_open_the_books_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create, others = ledger._create, [1]
+
+    def late(path: Path, data: bytes) -> bool:
+        if others:
+            others.pop()
+            create(path, data)  # by the other one, between our reading and our writing
+        return create(path, data)
+
+    monkeypatch.setattr(ledger, "_create", late)
+    assert books(tmp_path).books().counts["labelled"] == 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from annotating import Campaign
+from annotating import Campaign, films
 
 from medray.active.answers import Answer
 from medray.active.oracle import Returned
@@ -55,6 +55,24 @@ def test_tables_that_other_programs_saved_say_the_same(grades: Campaign, data: b
     grades.annotator.save("Worklist ANNA.CSV", data)
     assert grades.labels() == {"a": "covid", "site 1/c": "normal"}
     assert grades.collect().problems == ()
+
+
+def test_a_spreadsheet_may_drop_the_zeros_of_a_number(tmp_path: Path) -> None:
+    numbered = Campaign(tmp_path, GRADES, films(tmp_path / "data", ["007", "012", "0012"]))
+    numbered.annotator.save("done.csv", b"case,label\n7,covid\n")
+    assert numbered.labels() == {"007": "covid"}
+    numbered.annotator.save("done.csv", b"case,label\n12,covid\n")  # two cases may be meant
+    assert "no case that was asked for is called '12'" in numbered.problem()
+
+
+def test_ids_that_look_like_formulas_are_no_formulas_and_come_back(tmp_path: Path) -> None:
+    names = ['=HYPERLINK("//x")', "-1", "'=1", "@a/b", "+2"]
+    spiked = Campaign(tmp_path, GRADES, films(tmp_path / "data", names))
+    rows = spiked.annotator.rows()
+    assert not [text for row in rows for name, text in row.items() if text[:1] in "=+-@" and text and name != "score"]
+    spiked.annotator.fill({row["case"]: {"label": "covid", "note": "'- left"} for row in rows})
+    assert spiked.labels() == dict.fromkeys(names, "covid")
+    assert {answer.note for answer in spiked.collect().answers} == {"- left"}
 
 
 def test_umlauts_in_an_old_encoding_do_no_harm(grades: Campaign) -> None:
@@ -147,6 +165,7 @@ def test_a_last_row_without_a_line_break_is_taken_where_it_is_whole(grades: Camp
     ("name", "data", "sentence"),
     [
         ("x.csv", b"patient,label\n1,covid\n", 'it has no column "case" in its first line'),
+        ("x.csv", b"case,diagnosis,status\na,covid,\n", "it has no column 'label'"),
         ("x.csv", b"", 'it has no column "case" in its first line'),
         ("x.csv", b'case,label\na,"covid\n', "it is damaged near line"),
         ("x.csv", bytes(500), "it is no text, or damaged"),

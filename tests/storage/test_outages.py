@@ -158,7 +158,10 @@ def test_a_flipped_byte_is_noticed_and_fetched_again(network: Network, bucket: s
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests")])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (409, "ConditionalRequestConflict")],
+)
 def test_a_busy_service_is_asked_again(network: Network, bucket: str, status: int, code: str) -> None:
     network.answer(status, code)
     timer = _later(1.5, network.heal)

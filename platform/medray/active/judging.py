@@ -6,6 +6,7 @@ The memory only saves time, where a folder with hundreds of masks is looked at e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +23,13 @@ from medray.storage import StorageError
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class _Unusable:
+    """Why a file cannot be used: the sentence alone, since an error that is kept keeps all it was raised through."""
+
+    reason: str
+
+
 class Judge:
     """Reads masks and tables out of an exchange.
 
@@ -36,8 +44,8 @@ class Judge:
 
     def __init__(self, exchange: Exchange, cases: Mapping[str, Case], rules: LabelRules) -> None:
         self._exchange, self._cases, self._rules = exchange, cases, rules
-        self._tables: dict[tuple[str, str], list[TableRow] | UserError] = {}
-        self._masks: dict[tuple[str, str, str], Mask | UserError] = {}
+        self._tables: dict[tuple[str, str], list[TableRow] | _Unusable] = {}
+        self._masks: dict[tuple[str, str, str], Mask | _Unusable] = {}
 
     def rows(self, table: Item) -> list[TableRow]:
         """The rows of a table."""
@@ -68,16 +76,16 @@ class Judge:
         return _value(self._masks[key])
 
 
-def _verdict(read: Callable[[], T]) -> T | UserError:
+def _verdict(read: Callable[[], T]) -> T | _Unusable:
     try:
         return read()
     except StorageError:
         raise
     except UserError as error:
-        return error
+        return _Unusable(str(error))
 
 
-def _value(verdict: T | UserError) -> T:
-    if isinstance(verdict, UserError):
-        raise verdict
+def _value(verdict: T | _Unusable) -> T:
+    if isinstance(verdict, _Unusable):
+        raise UserError(verdict.reason)
     return verdict

@@ -29,7 +29,7 @@ from medray.active.members import (
     SamplerSeat,
     SamplerTrained,
 )
-from medray.active.oracle import Query, Returned
+from medray.active.oracle import Problem, Query, Returned
 from medray.active.pool import PoolView
 from medray.active.records import RoundRecord, histogram, pick_scores, read_record, seconds_of
 from medray.active.status import read_problems, write_status
@@ -177,13 +177,16 @@ class _Lead:
         """Bring what has come back to the pool, and tell what cannot be used; once."""
         state = self._state()
         returned: Returned = self._books.call("collect", {"oracle": (state.queries, state.answers)})["oracle"]
-        _, refused = self._ask_pool("take", returned.answers)
+        news = [answer for answer in returned.answers if answer != state.answers.get(answer.case)]
+        refused: tuple[Problem, ...] = ()
+        if news:
+            _, refused = self._ask_pool("take", news)
+            state = self._state()
         found = {(problem.subject, problem.reason): problem for problem in (*returned.problems, *refused)}
-        news = {key: problem for key, problem in found.items() if key not in self._problems}
-        for problem in news.values():
+        unheard = {key: problem for key, problem in found.items() if key not in self._problems}
+        for problem in unheard.values():
             self.work.say(f"not used: {problem.subject}: {problem.reason}")
-        self._problems |= news
-        state = self._state()
+        self._problems |= unheard
         if self._written != (state.counts, len(self._problems)):
             write_status(self._exchange, state, list(self._problems.values()))
             self._written = state.counts, len(self._problems)

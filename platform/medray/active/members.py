@@ -93,7 +93,10 @@ class PoolKeeper:
         campaign = self._campaign
         by_id = {case.id: case for case in campaign.pool}
         known = [held_back(by_id[name], campaign.task.kind) for name in campaign.initial]
-        return Pool(Ledger(self._place), list(by_id), known)
+        try:
+            return Pool(Ledger(self._place), list(by_id), known)
+        except LedgerTaken:  # opened by another process a moment ago
+            return Pool(Ledger(self._place), list(by_id), known)
 
     def _do(self, change: Callable[[Pool], T]) -> T:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,10 +55,13 @@ class Pool:
         self._views: dict[int, PoolView] = {}
         for record in ledger.records:
             self._replay(record)
+        digest = hashlib.blake2b(json.dumps(self._cases).encode(), digest_size=16).hexdigest()
         if not ledger.records:
-            self._write({"kind": "open", "size": len(self._cases), "known": [as_record(answer) for answer in known]})
-        elif ledger.records[0].get("size") != len(self._cases):
-            raise UserError(f"{ledger.place} is of {ledger.records[0].get('size')} cases, not of {len(self._cases)}")
+            opened = {"kind": "open", "size": len(self._cases), "cases": digest}
+            self._write({**opened, "known": [as_record(answer) for answer in known]})
+        elif ledger.records[0]["cases"] != digest:
+            size, here = ledger.records[0]["size"], len(self._cases)
+            raise UserError(f"{ledger.place} is of {size} other cases than these {here}, or in another order")
 
     @property
     def answers(self) -> Mapping[str, Answer]:

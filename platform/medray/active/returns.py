@@ -107,7 +107,7 @@ class ReturnReader:
         rows: list[TableRow] = []
         with haul.telling(table.name):
             rows = self._rows(table)
-        for row in rows:
+        for row in (self._as_asked(row, asked) for row in rows):
             case, mask = row.cells["case"], self._mask_of(table, row, items)
             subject = f"{table.name}, row {row.number}"
             with haul.telling(subject, case):
@@ -121,6 +121,14 @@ class ReturnReader:
         if "/" not in table.name:
             raise UserError(_MISPLACED)
         return self._judge.rows(table)
+
+    def _as_asked(self, row: TableRow, asked: Collection[str]) -> TableRow:
+        """The row of case 007, which a spreadsheet has taken for a number and saved as 7."""
+        case = row.cells["case"]
+        if case in self._cases or not case.isdecimal():
+            return row
+        meant = [one for one in asked if one.isdecimal() and one.lstrip("0") == case.lstrip("0")]
+        return replace(row, cells={**row.cells, "case": meant[0]}) if len(meant) == 1 else row
 
     def _mask_of(self, table: Item, row: TableRow, items: Mapping[str, Item]) -> Item | None:
         """The file that a row's label names, from the round's folder or its labels; None if it is not there."""

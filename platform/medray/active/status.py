@@ -10,6 +10,8 @@ from typing import Any
 from medray.active.exchange import Exchange
 from medray.active.members import Books
 from medray.active.oracle import Problem
+from medray.active.tables import cell, read_rows
+from medray.errors import UserError
 
 STATUS, PROBLEMS = "pool.csv", "problems.csv"
 
@@ -34,16 +36,19 @@ def write_status(exchange: Exchange, books: Books, problems: Sequence[Problem]) 
 
 
 def read_problems(exchange: Exchange) -> list[Problem]:
-    """What `write_status` wrote of problems, by an earlier process too; none where nothing was written."""
+    """What `write_status` wrote of problems, by an earlier process too; none where a person has spoiled the table."""
     try:
-        text = exchange.read(PROBLEMS).decode()
+        data = exchange.read(PROBLEMS)
     except FileNotFoundError:
         return []
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    return [Problem(row["subject"], row["reason"], row["case"]) for row in rows]
+    try:
+        rows = read_rows(data, "reason")
+    except UserError:
+        return []
+    return [Problem(row.cells.get("subject", ""), row.cells["reason"], row.cells["case"]) for row in rows]
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([cell(str(one)) for one in row] for row in rows)
     return text.getvalue().encode()

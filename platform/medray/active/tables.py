@@ -1,4 +1,4 @@
-"""A worklist as it comes back.
+"""Tables that people open in a spreadsheet, as they are written and as they come back.
 
 Saved by Excel, LibreOffice or a text editor: with commas, semicolons or tabs, columns moved, added and in capitals; or
 cut off while it was copied.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from medray.errors import UserError
 TABLE_SUFFIXES = (".csv", ".tsv")
 _NEEDED = ("case", "label", "status")
 _SEPARATORS = ",;\t"
+_FORMULA = re.compile(r"[\s']*[=+@-]")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class TableRow:
 
     Attributes:
         number: of its line in the file, from 1; its last one, where it has several.
-        cells: text by column, in lower case, without spaces around it; missing cells are empty.
+        cells: text by column, without spaces around it, the columns in lower case; missing cells are empty.
         is_cut: the file ends in the middle of what counts in it.
     """
 
@@ -34,11 +36,29 @@ class TableRow:
     is_cut: bool = False
 
 
-def read_rows(data: bytes) -> list[TableRow]:
+def cell(text: str) -> str:
+    """Text as a cell that a spreadsheet does not take for a formula; `read_rows` gives it back.
+
+    >>> cell("=1+1"), cell("scan 1")
+    ("'=1+1", 'scan 1')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _text_of(cell: str) -> str:
+    text = cell.strip()
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def read_rows(data: bytes, column: str = "label") -> list[TableRow]:
     """Read a table that names its cases in a column "case".
 
+    Args:
+        data: of the file.
+        column: another one that it must have.
+
     Raises:
-        UserError: it is damaged or has no such column, or none with labels. The sentence says "it" for the file.
+        UserError: it is damaged or lacks one of these columns. The sentence says "it" for the file.
     """
     text = _decoded(data)
     separator = _separator(text)
@@ -51,8 +71,10 @@ def read_rows(data: bytes) -> list[TableRow]:
                 continue
             if not header:
                 header = _names(cells)
+                if column not in header:
+                    raise UserError(f"it has no column {column!r}; keep the header")
                 continue
-            row = dict.fromkeys(header, "") | dict(zip(header, (cell.strip() for cell in cells), strict=False))
+            row = dict.fromkeys(header, "") | dict(zip(header, map(_text_of, cells), strict=False))
             rows.append((TableRow(lines.line_num, row), len(cells)))
     except csv.Error as error:
         raise UserError(f"it is damaged near line {lines.line_num}: {error}") from error

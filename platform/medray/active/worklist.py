@@ -30,6 +30,7 @@ from medray.active.exchange import Exchange
 from medray.active.oracle import Query
 from medray.active.pictures import layout, picture, png, size_text, thumbnail
 from medray.active.rules import LabelRules
+from medray.active.tables import cell
 from medray.data.case import Case
 from medray.data.fields import FileRef
 from medray.data.modalities import AUXILIARY, MAIN
@@ -134,8 +135,8 @@ def _table(query: Query, entries: list[_Entry]) -> bytes:
     rows.writeheader()
     for entry, score in zip(entries, _scores(query), strict=True):
         case = entry.case
-        told = {"case": case.id, "patient": case.patient, "picture": entry.picture}
-        rows.writerow({**told, "files": _files(entry), "score": _score(score)})
+        told = {"case": case.id, "patient": case.patient, "picture": entry.picture, "files": _files(entry)}
+        rows.writerow({**{name: cell(text) for name, text in told.items()}, "score": _score(score)})
     return text.getvalue().encode("utf-8-sig")
 
 

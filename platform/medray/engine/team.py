@@ -16,6 +16,7 @@ import torch
 from medray.engine.options import RunOptions
 from medray.engine.rundir import append_json
 from medray.engine.workbench import InProcessWorkbench, part_of_run
+from medray.errors import UserError
 from medray.progress import Watcher
 from medray.system import Hosting
 
@@ -85,6 +86,7 @@ class RayTeam:
             max_task_retries=-1 if patient else 0,
         )(_Seat)
         work_of = _on_workers if spread else part_of_run
+        self._name, self._patient = name, patient
         self._seats = {
             key: seat.remote(make_member, item, functools.partial(work_of, f"{name}/{key}", out, url, options))
             for key, item in items.items()
@@ -110,7 +112,11 @@ class RayTeam:
                 results[key] = ray.get(reference)
             except ray.exceptions.RayTaskError as error:
                 raise error.as_instanceof_cause() from None
-            except ray.exceptions.RayActorError:
+            except ray.exceptions.RayActorError as error:
+                if self._patient:  # Ray itself has given it up
+                    raise UserError(
+                        f"{self._name}/{key} was lost and cannot be made anew: {_first_line(error)}"
+                    ) from error
                 continue  # lost, or not back yet
         return results
 
@@ -120,6 +126,10 @@ class RayTeam:
 
         for seat in self._seats.values():
             ray.kill(seat)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _own_device() -> torch.device:

@@ -35,7 +35,8 @@ _BUSY = frozenset({
     "RequestThrottledException", "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
     "ProvisionedThroughputExceededException", "RequestTimeout", "RequestTimeoutException", "InternalError",
     "ServiceUnavailable", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "OperationAborted",
-    "PreconditionFailed", "NoSuchUpload", "IDPCommunicationError", "PriorRequestNotComplete", "EC2ThrottledException",
+    "ConditionalRequestConflict", "PreconditionFailed", "NoSuchUpload", "IDPCommunicationError",
+    "PriorRequestNotComplete", "EC2ThrottledException",
 })  # fmt: skip
 _MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 _PERMANENT = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class Ledger:
 def _create(path: Path, data: bytes) -> bool:
     """Write a file under a name that is free, whole and on the disk; False if the name is taken."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # containers on two nodes may share a pid
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -101,7 +102,7 @@ def _claim(partial: Path, path: Path) -> None:
     try:
         os.link(partial, path)  # unlike a rename, fails where the name is taken
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP):  # storage without links
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):  # storage without links
             raise
         if path.exists():
             raise FileExistsError(path) from None
