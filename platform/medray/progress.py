@@ -142,11 +142,18 @@ class Display(Protocol):
 
 
 class Lines:
-    """Plain lines: every validation, and the training every ``every_s`` seconds at most."""
+    """Plain lines: every validation, and the training every ``every_s`` seconds at most.
 
-    def __init__(self, stream: TextIO, *, every_s: float = 5.0) -> None:
+    Args:
+        stream: where to.
+        every_s: seconds between two lines about the training.
+        label: before each line, where several are watched at the same time; validations are left out then.
+    """
+
+    def __init__(self, stream: TextIO, *, every_s: float = 5.0, label: str = "") -> None:
         self.stream = stream
         self.every_s = every_s
+        self._prefix = f"{label}: " if label else ""
         self._said_at = -math.inf
         self._said = ""
 
@@ -159,7 +166,8 @@ class Lines:
 
     def validation(self, record: Mapping[str, Any]) -> None:
         """Say what was measured."""
-        self._write(validation_line(record))
+        if not self._prefix:
+            self._write(validation_line(record))
 
     def close(self, state: State | None) -> None:
         """Say where the training ended."""
@@ -167,7 +175,7 @@ class Lines:
             self._write(training_line(state))
 
     def _write(self, text: str) -> None:
-        self.stream.write(text + "\n")
+        self.stream.write(f"{self._prefix}{text}\n")
         self.stream.flush()
 
 
@@ -291,6 +299,7 @@ class Watcher:
         stream: where to show it, standard error by default.
         every_s: seconds between two plain lines, at least.
         poll_s: seconds between two looks at the file.
+        label: who trains, where several are watched at the same time; they share the terminal as plain lines.
     """
 
     def __init__(
@@ -301,7 +310,9 @@ class Watcher:
         stream: TextIO | None = None,
         every_s: float = 5.0,
         poll_s: float = 0.5,
+        label: str = "",
     ) -> None:
+        self.label = label
         self.state = State(total_steps=total_steps)
         self._tail = Tail(metrics / "metrics.jsonl" if metrics.is_dir() else metrics)
         self._stream = stream or sys.stderr
@@ -315,8 +326,11 @@ class Watcher:
     def __enter__(self) -> Watcher:
         for record in self._tail.read():  # an earlier try's: where the run stands, but no news and no pace
             self._take(record, news=False)
-        terminal = self._stream.isatty()
-        self._display: Display = Bar(self._stream) if terminal else Lines(self._stream, every_s=self._every_s)
+        self._display: Display = (
+            Bar(self._stream)
+            if self._stream.isatty() and not self.label
+            else Lines(self._stream, every_s=self._every_s, label=self.label)
+        )
         self._thread.start()
         return self
 

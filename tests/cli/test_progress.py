@@ -105,6 +105,20 @@ def test_watcher_prints_plain_lines_of_a_late_file(tmp_path: Path) -> None:
     assert lines[1] == "validation  step 2  dice 0.5"
 
 
+def test_watchers_of_several_say_who_trains(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    logs = {name: tmp_path / f"{name}.jsonl" for name in ("learner", "sampler")}
+    with (
+        Watcher(logs["learner"], stream=stream, poll_s=0.01, every_s=0.0, label="learner"),
+        Watcher(logs["sampler"], stream=stream, poll_s=0.01, every_s=0.0, label="sampler"),
+    ):
+        for number, file in enumerate(logs.values(), start=1):
+            file.write_text(f"{train(number)}\n{validation(number, 0.5)}\n")
+        until(lambda: stream.getvalue().count("\n") == 2)
+    told = sorted(line.split("  ")[:2] for line in stream.getvalue().splitlines())
+    assert told == [["learner: epoch 0", "step 1"], ["sampler: epoch 0", "step 2"]]
+
+
 def test_watcher_tells_a_resumed_run_once(tmp_path: Path) -> None:
     file, partial, stream = tmp_path / "metrics.jsonl", tmp_path / "metrics.tmp", io.StringIO()
     file.write_text("".join(line + "\n" for line in (train(1), validation(1, 0.1), train(2))))

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import torch
 from medray.engine.options import RunOptions
 from medray.engine.rundir import append_json
 from medray.engine.workbench import InProcessWorkbench, part_of_run
+from medray.progress import Watcher
 from medray.system import Hosting
 
 ItemT = TypeVar("ItemT")
@@ -22,6 +24,9 @@ ItemT = TypeVar("ItemT")
 
 SEATS = "seats.jsonl"
 """In a member's folder: the processes it has lived in, for whoever looks for it in `ray list actors` or in a log."""
+
+
+_TELL_EVERY_S = 15.0
 
 
 class _Seat:
@@ -84,9 +89,18 @@ class RayTeam:
             key: seat.remote(make_member, item, functools.partial(work_of, f"{name}/{key}", out, url, options))
             for key, item in items.items()
         }
+        # Members in object storage write their logs on machines of their own.
+        watched = hosting == "workers" and not url
+        self._logs = {key: out / name / key / "metrics.jsonl" for key in items} if watched else {}
 
     def call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
-        """See `medray.system.Team.call`."""
+        """See `medray.system.Team.call`. The person watching sees how far members with workers are."""
+        with ExitStack() as stack:
+            for key in arguments.keys() & self._logs.keys():
+                stack.enter_context(Watcher(self._logs[key], label=key, every_s=_TELL_EVERY_S))
+            return self._call(method, arguments)
+
+    def _call(self, method: str, arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, Any]:
         import ray
 
         asked = {key: self._seats[key].call.remote(method, args) for key, args in arguments.items()}

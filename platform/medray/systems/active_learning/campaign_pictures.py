@@ -29,7 +29,7 @@ from medray.systems.active_learning.network_task import NetworkTask
 
 _PICTURE_PX = 128
 _EXAMPLES = 8
-_PICKS_SHOWN, _ROUNDS_SHOWN = 6, 4
+_PICKS_SHOWN, _ROUNDS_SHOWN = 4, 4
 _PARTS = ("learner", "sampler", "ranking", "orchestration")
 
 

@@ -40,8 +40,8 @@ class _Size:
 _SIZES = {
     "smoke": _Size(
         pool=200,
-        seeds=3,
-        rankings=3,
+        seeds=8,
+        rankings=8,
         config={"initial": 20, "budget": 15, "rounds": 2, "sampler_epochs": 15, "task_epochs": 15},
     ),
     "demo": _Size(
