@@ -84,6 +84,13 @@ def test_different_cases_have_different_file_names_everywhere(names: tuple[str, 
     assert all(re.fullmatch(r"[a-z0-9_-]{1,80}", name) for name in safe)
 
 
+@pytest.mark.parametrize("name", ["aux", "com1", "..", "/", " ", "患者", "con.1"])
+def test_every_case_has_a_file_name_that_every_system_takes(name: str) -> None:
+    safe = safe_name(name)
+    assert re.fullmatch(r"[a-z0-9_-]+", safe)
+    assert safe not in ("aux", "com1", "con")
+
+
 def test_pictures_are_whole_and_turned_as_clinicians_read_them(tmp_path: Path) -> None:
     cases = slices(["a"])
     write(tmp_path, cases, ["a"])

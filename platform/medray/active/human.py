@@ -55,7 +55,8 @@ class HumanOracle(Oracle):
         """
         claims, problems = self._reader.read(frozenset(case for query in asked for case in query.cases))
         settled, contradictions = settle(claims, known)
-        kept = {item.name for item in self._exchange.list()}
+        is_new = any(claim.mask and claim.answer.case not in known for claim in settled)
+        kept = {item.name for item in self._exchange.list()} if is_new else set()
         answers = [known.get(claim.answer.case) or self._kept(claim, kept) for claim in settled]
         return Returned(tuple(answers), (*problems, *contradictions))
 

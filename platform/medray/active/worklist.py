@@ -42,7 +42,8 @@ TABLE, PAGE, GUIDE, QUERY = "worklist.csv", "index.html", "HOW_TO.txt", "query.j
 LABELS, IMAGES = "labels", "images"
 PLACEHOLDER = f"{LABELS}/PUT_MASKS_HERE.txt"
 """Object storage has no empty folders."""
-_PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
+_PLAIN = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)$)[a-z0-9][a-z0-9_-]{0,79}")
+"""Windows has no files called aux.png and the like."""
 
 
 def round_folder(number: int) -> str:
