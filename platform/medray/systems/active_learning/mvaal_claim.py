@@ -118,5 +118,5 @@ def _rank(system: type[System[Any]], data: str, work: Workbench, pair: tuple[int
     groups = {case.id: group_of(case) for case in pool}
     rare = [float(groups[case.id] != COMMON) for case in unlabelled]
     area = float(auc_per_label(np.array(rare)[:, None], -found.scores[:, None])[0])
-    mix = enrichment(found.picks, groups, list(groups))
+    mix = enrichment(found.picks, groups, [case.id for case in unlabelled])
     return {"variant": arm.name, "seed": work.seed, "case": "ranking", "rare_auc": area, "enrichment": mix}

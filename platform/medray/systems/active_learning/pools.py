@@ -153,7 +153,7 @@ def initial_cases(pool: Sequence[Case], config: MvaalConfig, seed: int) -> tuple
                 "no case of the pool has a label to begin with; label a random sample of the patients first"
             )
         return tuple(case.id for case in known)
-    first = [case.id for case in known if case.attributes.get(LABELLED, "yes") == "yes"]
+    first = [case.id for case in known if case.attributes.get(LABELLED, "yes").lower() == "yes"]
     if len(first) < config.num_initial or len(known) <= config.num_initial:
         raise UserError(
             f"the pool has {len(known)} labelled cases, {len(first)} to begin with, and --initial asks for "
