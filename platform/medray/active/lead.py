@@ -58,7 +58,7 @@ def _seats(campaign: Campaign, **kinds: Callable[[Campaign, Workbench], Any]) ->
 
 
 class _Trainers:
-    """The learner and the sampler, whose actors hold cores: they are there from the first call until `leave`."""
+    """The learner and the sampler, whose actors hold cores: they are there from `come`, or a call, until `leave`."""
 
     def __init__(self, work: Workbench, campaign: Campaign) -> None:
         self._work, self._campaign = work, campaign
@@ -67,12 +67,16 @@ class _Trainers:
 
     def call(self, method: str, **arguments: tuple[Any, ...]) -> dict[str, Any]:
         """See `Team.call`."""
+        return self.come().call(method, arguments)
+
+    def come(self) -> Team:
+        """Start their processes, unless they are there."""
         if self._team is None:
             seats = _seats(self._campaign, learner=LearnerSeat, sampler=SamplerSeat)
             self._team = self._stack.enter_context(
                 self._work.team(_sit, seats, name="campaign", hosting="workers", patient=True)
             )
-        return self._team.call(method, arguments)
+        return self._team
 
     def leave(self) -> None:
         """Give the cores back, for as long as people take to answer."""
@@ -93,6 +97,7 @@ class _Lead:
         records = []
         learnt: Learnt | None = None
         try:
+            self._trainers.come()  # while the pool is opened: a process takes seconds to start
             for number in range(self.campaign.rounds + 1):
                 record, learnt = self._round(number)
                 records.append(record)
