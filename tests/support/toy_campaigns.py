@@ -76,6 +76,16 @@ class PointLearner(Learner):
         return {"loss": SumCount(loss.detach(), len(values))}
 
 
+def meet(folder: str, me: str, other: str) -> None:
+    """Wait for the other one, who waits for me; fails where we are not there at the same time."""
+    if folder:
+        (Path(folder) / me).touch()
+        deadline = time.monotonic() + 60
+        while not (Path(folder) / other).exists():
+            assert time.monotonic() < deadline, f"{other} did not come while {me} was there"
+            time.sleep(0.02)
+
+
 def _values(cases: Sequence[Case]) -> list[float]:
     return [float(case.volume("image").array.flat[0]) for case in cases]
 
@@ -92,11 +102,13 @@ def _logits(weights: Path | None, cases: Sequence[Case]) -> torch.Tensor:
 class PointTask(Task):
     epochs: int = 6
     pause_s: float = 0.0
+    meeting: str = ""
     kind: Any = "class"
     classes: tuple[str, ...] = ("below", "above")
     metric: str = "accuracy"
 
     def train(self, work: Workbench, cases: Sequence[Case], validation: Sequence[Case], *, name: str) -> FitResult:
+        meet(self.meeting, "learner", "sampler")
         targets = [float(case.attributes["class"] == "above") for case in cases]
         return work.fit(functools.partial(PointLearner, _values(cases), targets, self.epochs, self.pause_s), name=name)
 
@@ -118,8 +130,10 @@ class CriticSampler(Sampler):
 
     epochs: int = 6
     pause_s: float = 0.0
+    meeting: str = ""
 
     def train(self, work: Workbench, view: SamplingRound) -> FitResult | None:
+        meet(self.meeting, "sampler", "learner")
         values = _values([*view.labelled, *view.unlabelled])
         targets = [1.0] * len(view.labelled) + [0.0] * len(view.unlabelled)
         make = functools.partial(PointLearner, values, targets, self.epochs, self.pause_s)
@@ -158,14 +172,19 @@ class Simulated:
 
 
 def toy_campaign(
-    *, sampler: Sampler | None = None, make_oracle: MakeOracle | None = None, pause_s: float = 0.0, **changes: Any
+    *,
+    sampler: Sampler | None = None,
+    make_oracle: MakeOracle | None = None,
+    pause_s: float = 0.0,
+    meeting: str = "",
+    **changes: Any,
 ) -> Campaign:
-    """60 points, 6 labelled, 3 rounds of 5."""
+    """60 points, 6 labelled, 3 rounds of 5; with a ``meeting`` folder, learner and sampler wait for each other."""
     pool = points(60)
     settings: dict[str, Any] = {"budget": 5, "rounds": 3, **changes}
     return Campaign(
-        task=PointTask(pause_s=pause_s),
-        sampler=sampler or CriticSampler(pause_s=pause_s),
+        task=PointTask(pause_s=pause_s, meeting=meeting),
+        sampler=sampler or CriticSampler(pause_s=pause_s, meeting=meeting),
         make_oracle=make_oracle or Simulated(pool),
         pool=pool,
         initial=tuple(case.id for case in pool[:6]),
