@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medray.active.answers import Answer
-from medray.active.human import HumanOracle
 from medray.active.oracle import Query, Returned
-from medray.active.rules import LabelRules
-from medray.active.worklist import COLUMNS, round_folder, safe_name
+from medray.active.people.human import HumanOracle
+from medray.active.people.rules import LabelRules
+from medray.active.people.worklist import COLUMNS, round_folder, safe_name
 from medray.data.case import Case, Volume
 from medray.data.fields import FileRef
 from medray.data.writers import write_volume

@@ -1,4 +1,4 @@
-"""Who answers a query: the labels that the data holds back, or people (`medray.active.human`)."""
+"""Who answers a query: the labels that the data holds back, or people (`medray.active.people.human`)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 from medray.active.exchange import Exchange
 from medray.active.members import Books
 from medray.active.oracle import Problem
-from medray.active.tables import cell, read_rows
+from medray.active.people.tables import cell, read_rows
 from medray.errors import UserError
 
 STATUS, PROBLEMS = "pool.csv", "problems.csv"

@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from medray.active.campaign import Campaign, CampaignResult
-from medray.active.human import HumanOracle
 from medray.active.lead import run_campaign
 from medray.active.oracle import Oracle, SimulatedOracle
+from medray.active.people.human import HumanOracle
+from medray.active.people.rules import LabelRules
 from medray.active.records import RoundRecord, read_record
-from medray.active.rules import LabelRules
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.system import (
     ClaimResult,

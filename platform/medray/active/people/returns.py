@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from medray.active.answers import NO_CLASSES, Answer
-from medray.active.claims import Claim
 from medray.active.exchange import Exchange, Item
-from medray.active.filled import read_row
-from medray.active.judging import Judge
-from medray.active.masks import Mask
 from medray.active.oracle import Problem
-from medray.active.rules import MASK_SUFFIXES, LabelRules, did_you_mean
-from medray.active.tables import TABLE_SUFFIXES, TableRow
-from medray.active.worklist import GUIDE, IMAGES, LABELS, PAGE, PLACEHOLDER, QUERY, safe_name
+from medray.active.people.claims import Claim
+from medray.active.people.filled import read_row
+from medray.active.people.judging import Judge
+from medray.active.people.masks import Mask
+from medray.active.people.rules import MASK_SUFFIXES, LabelRules, did_you_mean
+from medray.active.people.tables import TABLE_SUFFIXES, TableRow
+from medray.active.people.worklist import GUIDE, IMAGES, LABELS, PAGE, PLACEHOLDER, QUERY, safe_name
 from medray.data.case import Case
 from medray.data.readers import is_image_name, stem_of, suffix_of
 from medray.errors import UserError

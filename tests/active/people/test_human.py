@@ -13,9 +13,9 @@ from PIL import Image
 
 from medray.active.answers import Answer, with_label
 from medray.active.exchange import LocalExchange
-from medray.active.human import HumanOracle
 from medray.active.oracle import Returned
-from medray.active.rules import LabelRules
+from medray.active.people.human import HumanOracle
+from medray.active.people.rules import LabelRules
 from medray.data.modalities import ModalReader
 from medray.errors import UserError
 from medray.storage import Folder

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from medray.active.answers import Answer
-from medray.active.rules import CANNOT_LABEL, FINISHED, LabelRules
-from medray.active.tables import TableRow
+from medray.active.people.rules import CANNOT_LABEL, FINISHED, LabelRules
+from medray.active.people.tables import TableRow
 from medray.errors import UserError
 
 

@@ -28,9 +28,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from medray.active.exchange import Exchange
 from medray.active.oracle import Query
-from medray.active.pictures import layout, picture, png, size_text, thumbnail
-from medray.active.rules import LabelRules
-from medray.active.tables import cell
+from medray.active.people.pictures import layout, picture, png, size_text, thumbnail
+from medray.active.people.rules import LabelRules
+from medray.active.people.tables import cell
 from medray.data.case import Case
 from medray.data.fields import FileRef
 from medray.data.modalities import AUXILIARY, MAIN
@@ -176,7 +176,7 @@ def _page(query: Query, entries: list[_Entry], rules: LabelRules) -> str:
 @lru_cache(maxsize=1)
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("medray.active"),
+        loader=PackageLoader("medray.active.people"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,7 +9,7 @@ from annotating import Campaign, films
 
 from medray.active.answers import Answer
 from medray.active.oracle import Returned
-from medray.active.rules import LabelRules
+from medray.active.people.rules import LabelRules
 
 GRADES = LabelRules("class", ("normal", "covid", "other pneumonia"))
 PARTS = LabelRules("classes", ("ET", "ED", "NCR"))

@@ -12,10 +12,10 @@ import pytest
 from annotating import AXIAL, Annotator, Campaign, films, slices, square
 from PIL import Image
 
-from medray.active.human import HumanOracle
-from medray.active.masks import read_mask
 from medray.active.oracle import Returned
-from medray.active.rules import LabelRules
+from medray.active.people.human import HumanOracle
+from medray.active.people.masks import read_mask
+from medray.active.people.rules import LabelRules
 from medray.data.case import Case, Volume
 from medray.data.fields import FileRef
 from medray.data.writers import write_volume

@@ -15,9 +15,9 @@ from PIL import Image
 
 from medray.active.answers import with_label
 from medray.active.exchange import open_exchange
-from medray.active.pictures import off_picture, picture
-from medray.active.rules import LabelRules
-from medray.active.worklist import safe_name, write_worklist
+from medray.active.people.pictures import off_picture, picture
+from medray.active.people.rules import LabelRules
+from medray.active.people.worklist import safe_name, write_worklist
 from medray.data.case import Case, Volume
 from medray.data.fields import FileRef
 from medray.data.sliced import slices_as_cases

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medray.active.pictures import has_position, off_picture
-from medray.active.rules import LabelRules
+from medray.active.people.pictures import has_position, off_picture
+from medray.active.people.rules import LabelRules
 from medray.data.case import Volume
 from medray.data.readers import read_label, suffix_of
 from medray.data.writers import write_volume

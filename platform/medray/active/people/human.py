@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from medray.active.answers import Answer
-from medray.active.claims import Claim, settle
 from medray.active.exchange import open_exchange
 from medray.active.oracle import Oracle, Query, Returned
-from medray.active.returns import KEPT, ReturnReader
-from medray.active.rules import LabelRules
-from medray.active.worklist import PAGE, round_folder, safe_name, write_worklist
+from medray.active.people.claims import Claim, settle
+from medray.active.people.returns import KEPT, ReturnReader
+from medray.active.people.rules import LabelRules
+from medray.active.people.worklist import PAGE, round_folder, safe_name, write_worklist
 from medray.data.case import Case
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medray.active.answers import NO_CLASSES, Answer
-from medray.active.masks import Mask
 from medray.active.oracle import Problem
+from medray.active.people.masks import Mask
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from medray.active.exchange import Exchange, Item
-from medray.active.masks import Mask, kept_mask, read_mask
-from medray.active.rules import LabelRules
-from medray.active.tables import TableRow, read_rows
+from medray.active.people.masks import Mask, kept_mask, read_mask
+from medray.active.people.rules import LabelRules
+from medray.active.people.tables import TableRow, read_rows
 from medray.data.case import Case
 from medray.data.modalities import MAIN
 from medray.errors import UserError
