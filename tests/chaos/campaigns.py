@@ -62,6 +62,7 @@ def with_actors_killed(folder: Path, seed: int) -> tuple[dict[str, Any], list[st
             process = _process_of(folder, member, beside)
             time.sleep(rng.uniform(0.0, 1.5))
             process.kill()
+            process.wait(10)  # else it might be taken for the one that comes after it
             killed.append(member)
         beside.wait_until(partial(_alive, folder, "learner"))
         _replace_node_of(cluster, _process_of(folder, "learner", beside).pid)
