@@ -73,7 +73,9 @@ class AxonTrackingEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         outcome = self.trackers.move(_HERE, np.asarray(action, np.float64)[None])
         self.path.append(self.trackers.position[0].copy())
         self._show()
-        info = self._info(float(np.linalg.norm(outcome.moved)), float(outcome.distance[0]))
+        # Along an axis, as for many trackers: a norm of all values goes through BLAS, which rounds otherwise.
+        length = float(np.linalg.norm(outcome.moved, axis=1)[0])
+        info = self._info(length, float(outcome.distance[0]))
         return (
             self._observation(), float(outcome.reward[0]), bool(outcome.terminated[0]), bool(outcome.truncated[0]), info
         )  # fmt: skip
