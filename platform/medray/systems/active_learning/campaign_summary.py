@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def enrichment(picks: Sequence[str], groups: Mapping[str, str], available: Seque
     Args:
         picks: ids.
         groups: of every case of the pool, by id; empty where it is unknown.
-        available: ids of the pool. Rare is what is not of its largest group.
+        available: ids of what could be picked. Rare is what is not of its largest group.
     """
     known = [groups[name] for name in available if groups[name]]
     chosen = [groups[name] for name in picks if groups[name]]
@@ -39,12 +39,21 @@ def enrichment(picks: Sequence[str], groups: Mapping[str, str], available: Seque
     return sum(group != common for group in chosen) / len(chosen) / rare if rare else math.nan
 
 
-def campaign_numbers(records: Sequence[RoundRecord], metric: str, groups: Mapping[str, str]) -> dict[str, float]:
-    """What a campaign is compared by."""
+def campaign_numbers(
+    records: Sequence[RoundRecord], metric: str, groups: Mapping[str, str], initial: Collection[str]
+) -> dict[str, float]:
+    """What a campaign is compared by.
+
+    Args:
+        records: of its rounds.
+        metric: of the task.
+        groups: of every case of the pool, by id.
+        initial: ids of those that were labelled before the first query.
+    """
     early = [name for record in records[:EARLY] for name in record.picks]
     numbers = {
         f"area_{metric}": area_under_curve(records, metric),
-        "enrichment": enrichment(early, groups, list(groups)),
+        "enrichment": enrichment(early, groups, [name for name in groups if name not in initial]),
         "labels": float(records[-1].num_labelled),
         "rejected": float(records[-1].num_rejected),
     }

@@ -425,13 +425,17 @@ class MvaalSampler(Sampler):
         """Rank by D of the posterior mean. One batch of images is in memory at a time."""
         if not view.unlabelled:
             return Ranking(())
-        if weights is None:
-            raise ValueError("M-VAAL ranks with what its training left; got no weights")
-        networks, read = load(self.settings, weights), reader(self.settings, work.cache)
+        networks, read = self.trained(work, weights)
         picks, scores = smallest(view.unlabelled, critic_scores(networks, read, view.unlabelled), view.budget)
         labelled = np.fromiter(critic_scores(networks, read, view.labelled), np.float32, len(view.labelled))
         metrics = {"score_unlabelled": float(scores.mean()), "score_labelled": float(labelled.mean())}
         return Ranking(picks, scores, labelled, metrics, "" if labelled.mean() > scores.mean() else _REVERSED)
+
+    def trained(self, work: Workbench, weights: Path | None) -> tuple[nn.ModuleDict, ModalReader]:
+        """What `train` left, ready to rank with, and the reader of its images."""
+        if weights is None:
+            raise ValueError("this sampler ranks with what its training left; got no weights")
+        return load(self.settings, weights), reader(self.settings, work.cache)
 
 
 def load(settings: MvaalSettings, weights: Path) -> nn.ModuleDict:

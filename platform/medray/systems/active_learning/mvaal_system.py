@@ -96,7 +96,7 @@ class Mvaal(System[MvaalConfig]):
         metric = self._task(classes).metric
         told = [_told(result, cases) for result in results]
         groups = {name: pools.group_of(case) for name, case in cases.items()}
-        numbers = [campaign_numbers(result.records, metric, groups) for result in results]
+        numbers = [campaign_numbers(r.records, metric, groups, _initial(r)) for r in results]
         slices = any("slice" in case.attributes for case in splits.train)
         return Trained(
             weights=results[0].weights,
@@ -185,6 +185,11 @@ def _one_seed(
 ) -> CampaignResult:
     work.seed = seed + number
     return Mvaal(config).campaign(work, splits, classes)
+
+
+def _initial(result: CampaignResult) -> set[str]:
+    """Ids of the cases that were labelled before the first query: answers are in the order they came."""
+    return {answer.case for answer in result.answers[: result.records[0].num_labelled]}
 
 
 def _log_means(work: Workbench, results: Sequence[CampaignResult]) -> None:

@@ -17,8 +17,8 @@ from medray.active.task import Seen, Task
 from medray.data.case import Case
 from medray.errors import UserError
 from medray.learner import seed_of
-from medray.system import FitResult, Workbench
-from medray.systems.active_learning.mvaal import MvaalSampler, MvaalSettings, latent_means, load, reader
+from medray.system import Workbench
+from medray.systems.active_learning.mvaal import MvaalSampler, MvaalSettings, latent_means
 
 _CHUNK = 1024
 """Rows of a matrix of distances that are there at a time."""
@@ -102,15 +102,8 @@ class CoreSetSampler(Sampler):
         return _by_distance(view, features)
 
 
-class LatentCoreSetSampler(Sampler):
+class LatentCoreSetSampler(MvaalSampler):
     """Greedy k-center on M-VAAL's latent means, for which the sampler's networks are trained and no task network."""
-
-    def __init__(self, settings: MvaalSettings) -> None:
-        self.settings = settings
-
-    def train(self, work: Workbench, view: SamplingRound) -> FitResult | None:
-        """As `MvaalSampler.train`."""
-        return MvaalSampler(self.settings).train(work, view)
 
     def rank(
         self, work: Workbench, view: SamplingRound, *, weights: Path | None, task: Task, task_weights: Path | None
@@ -118,9 +111,7 @@ class LatentCoreSetSampler(Sampler):
         """As `CoreSetSampler.rank`."""
         if not view.unlabelled:
             return Ranking(())
-        if weights is None:
-            raise ValueError("this sampler ranks with what its training left; got no weights")
-        networks, read = load(self.settings, weights), reader(self.settings, work.cache)
+        networks, read = self.trained(work, weights)
         return _by_distance(view, lambda cases: _rows(latent_means(networks, read, cases)))
 
 
