@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_campaigns import CriticSampler, Simulated, UncertainSampler, points, toy_campaign
+from toy_campaigns import CriticSampler, UncertainSampler, points, simulated, toy_campaign
 
 from medray.active.answers import Answer
 from medray.active.campaign import Campaign, CampaignResult
@@ -65,7 +65,7 @@ def test_a_pool_that_runs_out_ends_the_campaign(tmp_path: Path) -> None:
 def test_what_nobody_can_label_is_set_aside(tmp_path: Path) -> None:
     pool = points(60)
     first = run(tmp_path / "first", toy_campaign()).records[0].picks
-    result = run(tmp_path / "second", toy_campaign(make_oracle=Simulated(pool, unlabellable=first[:2])))
+    result = run(tmp_path / "second", toy_campaign(make_oracle=partial(simulated, pool, first[:2])))
     assert [record.num_labelled for record in result.records] == [6, 9, 14, 19]
     assert result.records[1].num_rejected == 2
     assert not set(first[:2]) & {name for record in result.records[1:] for name in record.picks}
@@ -168,9 +168,9 @@ class Slow(Oracle):
 
     where = "the desk"
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, book: Path) -> None:
         self._cases = {case.id: case for case in points(60)}
-        self._book = Path(place) / "looks"
+        self._book = book
 
     def ask(self, query: Query) -> None:
         pass
@@ -185,7 +185,7 @@ class Slow(Oracle):
 
 def test_a_round_waits_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medray.active.lead._POLL_S", 0.0)
-    result = run(tmp_path, toy_campaign(make_oracle=Slow, rounds=2))
+    result = run(tmp_path, toy_campaign(make_oracle=partial(Slow, tmp_path / "looks"), rounds=2))
     assert [record.num_labelled for record in result.records] == [6, 11, 16]
     assert [(p.subject, p.reason) for p in result.problems] == [
         ("a.png", "is torn"),
@@ -197,7 +197,7 @@ def test_a_round_waits_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_part_of_the_answers_may_be_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medray.active.lead._POLL_S", 0.0)
-    result = run(tmp_path, toy_campaign(make_oracle=Slow, rounds=2, answered_share=0.6))
+    result = run(tmp_path, toy_campaign(make_oracle=partial(Slow, tmp_path / "looks"), rounds=2, answered_share=0.6))
     assert [record.num_labelled for record in result.records][:2] == [6, 9]
     assert result.records[2].num_labelled > 9
 
@@ -211,9 +211,6 @@ def test_waiting_ends_with_the_patience_and_goes_on_later(tmp_path: Path, monkey
 
 
 class Never(Oracle):
-    def __init__(self, place: str) -> None:
-        pass
-
     def ask(self, query: Query) -> None:
         pass
 

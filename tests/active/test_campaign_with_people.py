@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from annotating import Annotator
 from clusters import local_ray
 from numpy.typing import NDArray
-from toy_campaigns import Simulated, points, toy_campaign
+from toy_campaigns import points, simulated, toy_campaign
 
 from medray import cli
 from medray.active.answers import Answer
@@ -263,22 +264,14 @@ def excel(said: Mapping[str, str]) -> bytes:
     return f"case;label;Bemerkung für später\r\n{rows}".encode("cp1252")
 
 
-@dataclass(frozen=True)
-class SeesCores:
+class SeesCores(Oracle):
     """Answers at the third look, and writes down how many cores were free at each."""
 
-    book: Path
-
-    def __call__(self, place: str) -> Oracle:
-        return SeesCoresOracle(self.book)
-
-
-class SeesCoresOracle(Oracle):
     where = "the desk"
 
     def __init__(self, book: Path) -> None:
         self._book = book
-        self._simulated = Simulated(points(60))("")
+        self._simulated = simulated(points(60))
 
     def ask(self, query: Query) -> None:
         self._simulated.ask(query)
@@ -294,7 +287,7 @@ class SeesCoresOracle(Oracle):
 
 @pytest.mark.ray
 def test_cores_are_free_while_people_label(tmp_path: Path) -> None:
-    campaign = toy_campaign(rounds=1, make_oracle=SeesCores(tmp_path / "book"))
+    campaign = toy_campaign(rounds=1, make_oracle=partial(SeesCores, tmp_path / "book"))
     options = RunOptions(data="", num_workers=1)
     with local_ray(2):
         result = run_campaign(RayWorkbench(tmp_path / "run", options), campaign)

@@ -157,9 +157,10 @@ def test_a_keeper_whose_predecessor_still_wrote_reads_again(tmp_path: Path) -> N
     assert keeper.query(0, view.unlabelled[:2], []) == asked
     answer = Answer(asked.cases[0], "labelled", value="above")
     lost.take([answer])
-    taken, refused = keeper.take([answer])
-    assert (taken, refused) == ((), ())
-    assert keeper.books() == books(tmp_path).books()
+    refused, now = keeper.take([answer])
+    assert refused == ()
+    assert now == keeper.books() == books(tmp_path).books()
+    assert now.counts["labelled"] == 7
 
 
 def test_two_keepers_may_open_the_books_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

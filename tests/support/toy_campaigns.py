@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from medray.active.campaign import Campaign, MakeOracle
+from medray.active.campaign import Campaign
 from medray.active.oracle import Oracle, SimulatedOracle
 from medray.active.sampler import Ranking, Sampler, SamplingRound, smallest
 from medray.active.task import Seen, Task, TaskScores
@@ -160,21 +160,15 @@ class UncertainSampler(Sampler):
         return Ranking(*smallest(view.unlabelled, seen, view.budget))
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """Makes a `SimulatedOracle`."""
-
-    cases: tuple[Case, ...]
-    unlabellable: tuple[str, ...] = field(default=())
-
-    def __call__(self, place: str) -> Oracle:
-        return SimulatedOracle({case.id: case for case in self.cases}, "class", self.unlabellable)
+def simulated(cases: Sequence[Case], unlabellable: Sequence[str] = ()) -> Oracle:
+    """Answers with the cases' own classes."""
+    return SimulatedOracle({case.id: case for case in cases}, "class", unlabellable)
 
 
 def toy_campaign(
     *,
     sampler: Sampler | None = None,
-    make_oracle: MakeOracle | None = None,
+    make_oracle: Callable[[], Oracle] | None = None,
     pause_s: float = 0.0,
     meeting: str = "",
     **changes: Any,
@@ -185,7 +179,7 @@ def toy_campaign(
     return Campaign(
         task=PointTask(pause_s=pause_s, meeting=meeting),
         sampler=sampler or CriticSampler(pause_s=pause_s, meeting=meeting),
-        make_oracle=make_oracle or Simulated(pool),
+        make_oracle=make_oracle or functools.partial(simulated, pool),
         pool=pool,
         initial=tuple(case.id for case in pool[:6]),
         validation=points(10, seed=1, name="validation"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from medray.active.answers import Answer
 from medray.active.oracle import Oracle, Problem
@@ -17,17 +16,6 @@ from medray.data.case import Case
 from medray.system import Row
 
 
-class MakeOracle(Protocol):
-    """Makes whoever answers; picklable."""
-
-    def __call__(self, place: str) -> Oracle:
-        """Make it.
-
-        Args:
-            place: folder or url of the run, where it may keep what has to last.
-        """
-
-
 @dataclass(frozen=True, kw_only=True)
 class Campaign:
     """Who asks whom for what. Picklable: it travels to every actor.
@@ -35,7 +23,7 @@ class Campaign:
     Attributes:
         task: what is learnt from the labels.
         sampler: picks the cases.
-        make_oracle: makes whoever answers.
+        make_oracle: makes whoever answers, in a process of its own.
         pool: everything that may be labelled, in a fixed order.
         initial: ids of those whose label the data gives from the start.
         validation: labelled cases that decide which epoch counts.
@@ -49,7 +37,7 @@ class Campaign:
 
     task: Task
     sampler: Sampler
-    make_oracle: MakeOracle
+    make_oracle: Callable[[], Oracle]
     pool: tuple[Case, ...]
     initial: tuple[str, ...]
     validation: tuple[Case, ...]

@@ -185,8 +185,7 @@ class _Lead:
         news = [answer for answer in returned.answers if answer != state.answers.get(answer.case)]
         refused: tuple[Problem, ...] = ()
         if news:
-            _, refused = self._ask_pool("take", news)
-            state = self._state()
+            refused, state = self._ask_pool("take", news)
         found = {(problem.subject, problem.reason): problem for problem in (*returned.problems, *refused)}
         unheard = {key: problem for key, problem in found.items() if key not in self._problems}
         for problem in unheard.values():

@@ -80,9 +80,10 @@ class PoolKeeper:
         """See `Pool.query`."""
         return self._do(lambda pool: pool.query(number, cases, scores))
 
-    def take(self, answers: Sequence[Answer]) -> tuple[tuple[Answer, ...], tuple[Problem, ...]]:
-        """See `Pool.take`."""
-        return self._do(lambda pool: pool.take(answers))
+    def take(self, answers: Sequence[Answer]) -> tuple[tuple[Problem, ...], Books]:
+        """See `Pool.take`; returns what was refused, and where the pool stands then."""
+        _, refused = self._do(lambda pool: pool.take(answers))
+        return refused, self.books()
 
     def books(self) -> Books:
         """Where the pool stands."""
@@ -109,8 +110,8 @@ class PoolKeeper:
 class OracleDesk:
     """The oracle: see `medray.active.oracle.Oracle`."""
 
-    def __init__(self, campaign: Campaign, work: Workbench) -> None:
-        self._oracle = campaign.make_oracle(work.place)
+    def __init__(self, campaign: Campaign, _: Workbench) -> None:
+        self._oracle = campaign.make_oracle()
 
     def ask(self, query: Query) -> str:
         """Put a query; returns where a person should look, if one has to."""

@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -149,10 +149,11 @@ class Mvaal(System[MvaalConfig]):
     def _campaign(self, work: Workbench, splits: Splits, classes: Sequence[str]) -> Campaign:
         config, task = self.config, self._task(classes)
         place = config.annotation or f"{work.place}/annotation"
-        make_oracle = (
-            functools.partial(_human, place, splits.train, LabelRules(task.kind, task.classes))
+        cases = {case.id: case for case in splits.train}
+        make_oracle: Callable[[], Oracle] = (
+            functools.partial(HumanOracle, place, cases, LabelRules(task.kind, task.classes))
             if config.oracle == "human"
-            else functools.partial(_simulated, splits.train, task)
+            else functools.partial(SimulatedOracle, cases, task.kind)
         )
         return Campaign(
             task=task,
@@ -170,14 +171,6 @@ class Mvaal(System[MvaalConfig]):
 
     def _task(self, classes: Sequence[str]) -> NetworkTask[Any]:
         return make_task(self.config.task, self.config, classes)
-
-
-def _simulated(cases: Sequence[Case], task: NetworkTask[Any], place: str) -> Oracle:
-    return SimulatedOracle({case.id: case for case in cases}, task.kind)
-
-
-def _human(where: str, cases: Sequence[Case], rules: LabelRules, place: str) -> Oracle:
-    return HumanOracle(where, {case.id: case for case in cases}, rules)
 
 
 def _one_seed(
