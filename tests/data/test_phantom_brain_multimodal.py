@@ -46,7 +46,7 @@ def test_the_checks_pass_and_classes_are_what_the_label_map_shows(size: int) -> 
         present = set(np.unique(case.volume("label").array)) - {0}
         names = case.attributes["classes"].split(";")
         assert present == {value for name, value in brain.LABELS.items() if name in names}, case.id
-    for kind in brain.KINDS:
+    for kind in brain.SHARES:
         assert len({case.attributes["classes"] for case in cases if case.attributes["kind"] == kind}) >= 2
 
 
@@ -64,7 +64,7 @@ def test_kinds_show_in_the_modalities_as_they_should() -> None:
     mean = {key: float(np.mean(values)) for key, values in strongest.items()}
     assert mean["A", "image"] > 0.3 > mean["C", "image"] > 0.05
     assert mean["A", "image"] > mean["B", "image"] > 0.05
-    assert min(mean[kind, "auxiliary"] for kind in brain.KINDS) > 0.3
+    assert min(mean[kind, "auxiliary"] for kind in brain.SHARES) > 0.3
 
 
 def test_c_lies_elsewhere_and_is_small() -> None:

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medray.data.case import Case, FieldRef, Volume
+from medray.data.phantoms.imbalanced import drawn_sets, stream_of
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["A", "B", "C"]
 Part = Literal["ED", "ET", "NCR"]
 Name = Literal["image", "auxiliary", "label"]
 
-KINDS: tuple[Kind, ...] = ("A", "B", "C")
 SHARES: Mapping[Kind, float] = {"A": 0.80, "B": 0.12, "C": 0.08}
 """Of the pool."""
 LABELS: Mapping[Part, int] = {"NCR": 1, "ED": 2, "ET": 4}
@@ -68,7 +68,6 @@ _SPREAD = 0.05  # of intensities between patients, relative
 _EDGE_PX = 0.5
 _UNITS = 1000.0
 _MIN_SIZE = 32
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ class Scan:
 
     def random(self, stream: str) -> np.random.Generator:
         """Of this scan alone; one stream per ingredient."""
-        return np.random.default_rng([self.seed, self.index, *f"{self.split} {stream}".encode()])
+        return stream_of(self.seed, self.index, self.split, stream)
 
     def shared_random(self, stream: str) -> np.random.Generator:
         """Of all near copies of one template."""
@@ -174,8 +173,6 @@ def cases(
     Raises:
         ValueError: a parameter is out of range.
     """
-    if n < 1 or validation < 0 or test < 0 or seed < 0:
-        raise ValueError("n must be at least 1, and validation, test and seed must not be negative")
     if size < _MIN_SIZE:
         raise ValueError(f"size must be at least {_MIN_SIZE} pixels for small lesions to show, got {size}")
     for name, value in (("noise", noise), ("bias", bias), ("texture", texture)):
@@ -183,9 +180,6 @@ def cases(
             raise ValueError(f"{name} must lie in [0, 1), got {value}")
     if not 0 <= duplicates <= 1:
         raise ValueError(f"duplicates is a share, from 0 to 1, got {duplicates}")
-    drawn = [("train", index, _pool_kind(seed, index)) for index in range(n)]
-    drawn += [("validation", index, KINDS[index % 3]) for index in range(validation)]
-    drawn += [("test", index, KINDS[index % 3]) for index in range(test)]
     scans = [
         Scan(
             seed=seed,
@@ -198,15 +192,9 @@ def cases(
             bias=bias,
             texture=texture,
         )
-        for split, index, kind in drawn
+        for split, index, kind in drawn_sets(n, validation, test, seed, SHARES, "kinds")
     ]
     return tuple(_case(scan, start) for scan in scans)
-
-
-def _pool_kind(seed: int, index: int) -> Kind:
-    """By a sequence that fills [0, 1] evenly from its start, so that few scans have the shares too."""
-    at = (np.random.default_rng([seed, *b"kinds"]).random() + index * _GOLDEN) % 1.0
-    return "A" if at < SHARES["A"] else "B" if at < SHARES["A"] + SHARES["B"] else "C"
 
 
 def _template(seed: int, index: int, duplicates: float) -> int:

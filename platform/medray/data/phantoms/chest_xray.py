@@ -21,16 +21,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medray.data.case import Case, FieldRef, Volume
+from medray.data.phantoms.imbalanced import drawn_sets, stream_of
 from medray.data.phantoms.thorax import LUNG_RADII, LUNGS, Frame, draw_thorax
 
 FloatArray = NDArray[np.float64]
 Finding = Literal["normal", "pneumonia", "covid"]
 Name = Literal["image", "auxiliary"]
 
-CLASSES: tuple[Finding, ...] = ("normal", "pneumonia", "covid")
 
 _MIN_SIZE = 32
-_GOLDEN = (5**0.5 - 1) / 2
 _VESSELS = 0.03
 _DENSITY = (0.10, 0.30)  # of a lobe; the chest wall is 0.35 brighter than the lungs
 _HAZE = (0.08, 0.20)  # of a patch
@@ -59,7 +58,7 @@ class Film:
 
     def random(self, stream: str) -> np.random.Generator:
         """One stream per ingredient."""
-        return np.random.default_rng([self.seed, self.index, *f"{self.split} {stream}".encode()])
+        return stream_of(self.seed, self.index, self.split, stream)
 
 
 @dataclass(frozen=True)
@@ -112,27 +111,17 @@ def cases(
     Raises:
         ValueError: a parameter is out of range.
     """
-    if n < 1 or validation < 0 or test < 0 or seed < 0:
-        raise ValueError("n must be at least 1, and validation, test and seed must not be negative")
     if size < _MIN_SIZE:
         raise ValueError(f"size must be at least {_MIN_SIZE} pixels for findings to show, got {size}")
     if noise < 0:
         raise ValueError(f"noise must not be negative, got {noise}")
     if normal < 0 or pneumonia < 0 or normal + pneumonia > 1:
         raise ValueError(f"normal and pneumonia are shares that sum to 1 at most, got {normal} and {pneumonia}")
-    drawn = [("train", index, _pool_class(seed, index, normal, pneumonia)) for index in range(n)]
-    drawn += [("validation", index, CLASSES[index % 3]) for index in range(validation)]
-    drawn += [("test", index, CLASSES[index % 3]) for index in range(test)]
+    shares: dict[Finding, float] = {"normal": normal, "pneumonia": pneumonia, "covid": 1.0}
     return tuple(
         _case(Film(seed=seed, split=split, index=index, finding=finding, size=size, noise=noise))
-        for split, index, finding in drawn
+        for split, index, finding in drawn_sets(n, validation, test, seed, shares, "classes")
     )
-
-
-def _pool_class(seed: int, index: int, normal: float, pneumonia: float) -> Finding:
-    """By a sequence that fills [0, 1] evenly from its start, so that few radiographs have the shares too."""
-    at = (np.random.default_rng([seed, *b"classes"]).random() + index * _GOLDEN) % 1.0
-    return "normal" if at < normal else "pneumonia" if at < normal + pneumonia else "covid"
 
 
 def _case(film: Film) -> Case:
