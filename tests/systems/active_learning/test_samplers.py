@@ -22,7 +22,8 @@ from medray.engine.options import LoopOptions
 from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
 from medray.system import FitResult, Workbench
-from medray.systems.active_learning.mvaal import MvaalSampler, MvaalSettings
+from medray.systems.active_learning.mvaal import MvaalSampler
+from medray.systems.active_learning.mvaal_settings import MvaalSettings
 from medray.systems.active_learning.samplers import SAMPLERS, distance_to_nearest, k_center, make_sampler
 
 SMALL = MvaalSettings(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from medray.system import Preset, Variant
-from medray.systems.active_learning.mvaal import MvaalSettings
+from medray.systems.active_learning.mvaal_settings import MvaalSettings
 from medray.systems.active_learning.samplers import SAMPLERS
 from medray.systems.active_learning.task_settings import TaskSettings
 from medray.systems.active_learning.tasks import TaskName

@@ -18,7 +18,8 @@ from medray.data.case import Case
 from medray.errors import UserError
 from medray.learner import seed_of
 from medray.system import Workbench
-from medray.systems.active_learning.mvaal import MvaalSampler, MvaalSettings, latent_means
+from medray.systems.active_learning.mvaal import MvaalSampler, latent_means
+from medray.systems.active_learning.mvaal_settings import MvaalSettings
 
 _CHUNK = 1024
 """Rows of a matrix of distances that are there at a time."""
