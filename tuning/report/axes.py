@@ -1,0 +1,42 @@
+"""Where a setting is on an axis: numbers where they are, choices side by side in their own order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tuning.report.results import shown
+from tuning.space import Choice, Dimension, Value
+
+
+def place(dimension: Dimension, value: Value) -> float:
+    """Position of a setting."""
+    values = dimension.values
+    if isinstance(values, Choice):
+        return float([repr(one) for one in values.values].index(repr(value)))
+    return float(value)
+
+
+def is_log(dimension: Dimension) -> bool:
+    """Whether the axis is logarithmic."""
+    return not isinstance(dimension.values, Choice) and dimension.values.log
+
+
+def extent(dimension: Dimension) -> tuple[float, float]:
+    """The first and the last position."""
+    values = dimension.values
+    return (0.0, len(values.values) - 1.0) if isinstance(values, Choice) else (values.low, values.high)
+
+
+def axis(dimension: Dimension) -> Mapping[str, Any]:
+    """The axis for plotly."""
+    low, high = extent(dimension)
+    title = {"text": dimension.name}
+    if isinstance(dimension.values, Choice):
+        texts = [shown(value) for value in dimension.values.values]
+        return {"title": title, "tickvals": list(range(len(texts))), "ticktext": texts, "range": [low - 0.4, high + 0.4]}
+    if is_log(dimension):
+        low, high = math.log10(low), math.log10(high)
+    margin = 0.04 * (high - low)
+    return {"title": title, "type": "log" if is_log(dimension) else "linear", "range": [low - margin, high + margin]}
