@@ -35,8 +35,25 @@ def axis(dimension: Dimension) -> Mapping[str, Any]:
     title = {"text": dimension.name}
     if isinstance(dimension.values, Choice):
         texts = [shown(value) for value in dimension.values.values]
-        return {"title": title, "tickvals": list(range(len(texts))), "ticktext": texts, "range": [low - 0.4, high + 0.4]}
+        return {
+            "title": title,
+            "tickvals": list(range(len(texts))),
+            "ticktext": texts,
+            "range": [low - 0.4, high + 0.4],
+        }
+    kind: Mapping[str, Any] = {"type": "linear"}
     if is_log(dimension):
         low, high = math.log10(low), math.log10(high)
+        kind = {"type": "log", "tickformat": "~g", **({"dtick": 1} if high - low >= 2 else {})}
     margin = 0.04 * (high - low)
-    return {"title": title, "type": "log" if is_log(dimension) else "linear", "range": [low - margin, high + margin]}
+    return {"title": title, **kind, "range": [low - margin, high + margin]}
+
+
+def described(dimension: Dimension) -> str:
+    """What was searched, for people."""
+    values = dimension.values
+    if isinstance(values, Choice):
+        return ", ".join(shown(value).replace(" ", "\u00a0") for value in values.values)
+    low, high = values.corners
+    kinds = {"whole": values.whole, "logarithmic": values.log, f"in steps of {values.step:g}": values.step}
+    return ", ".join([f"{shown(low)} to {shown(high)}", *(kind for kind, is_so in kinds.items() if is_so)])

@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 
 from medray import registry
 from medray.engine.rundir import plain
-from tuning.report import figures, tables
+from tuning.report import figures, landscape, tables
 from tuning.report.curves import curve_plot
 from tuning.report.importance import MIN_TRIALS
 from tuning.report.parallel import BOTTOM, HEIGHT, TOP, parallel_coordinates
@@ -99,8 +99,8 @@ def _context(results: Results, study: Study) -> dict[str, Any]:
         "parallel_box": {"height": HEIGHT, "top": TOP, "bottom": BOTTOM},
         "importance": figures.importance_plot(results, study),
         "min_trials": MIN_TRIALS,
-        "slices": figures.slices(results),
-        "contours": figures.contours(results),
+        "slices": landscape.slices(results),
+        "contours": landscape.contours(results),
         "curves": curve_plot(results),
         "pareto": figures.pareto(results),
         "spreads": figures.spreads(results),
@@ -108,6 +108,7 @@ def _context(results: Results, study: Study) -> dict[str, Any]:
         "resources": tables.resources(results),
         "failures": [(trial, results.link(trial)) for trial in tables.failures(results)],
         "commands": tables.commands(results),
+        "command": tables.without_passwords(record.command),
         "settings": tables.settings(results),
         "about": {str(trial.number): results.about(trial) for trial in results.trials},
     }

@@ -12,8 +12,10 @@ from tuning.report import axes
 from tuning.report.results import Results, shown
 from tuning.space import Choice, Dimension
 
-HEIGHT, TOP, BOTTOM = 380.0, 58.0, 350.0
-_MARGIN, _GAP, _MIN_WIDTH = 70.0, 150.0, 900.0
+HEIGHT, TOP, BOTTOM = 400.0, 64.0, 376.0
+_MARGIN, _GAP, _MIN_WIDTH = 80.0, 150.0, 1180.0
+_FAN = 9.0
+"""Lines through the same choice leave its place by up to this much, so that they can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,15 @@ def parallel_coordinates(results: Results) -> Parallel | None:
     ]
     runs = []
     for rank, trial in enumerate(trials):
-        ys = [where(trial) for _, _, where in columns]
+        share = round(rank / max(1, len(trials) - 1), 3)
+        ys = [round(where(trial, share), 1) for _, _, where in columns]
         path = "M" + "L".join(f"{x} {y}" for x, y in zip(xs, ys, strict=True))
-        runs.append(Run(trial.number, path, ys, round(rank / max(1, len(trials) - 1), 3)))
+        runs.append(Run(trial.number, path, ys, share))
     return Parallel(width, made, runs)
 
 
-_Column = tuple[str, Sequence[Tick], Callable[[TrialRecord], float]]
+_Column = tuple[str, Sequence[Tick], Callable[[TrialRecord, float], float]]
+"""Name, ticks, and where a trial crosses, by its share of the ranks."""
 
 
 def _field(dimension: Dimension) -> _Column:
@@ -83,9 +87,14 @@ def _field(dimension: Dimension) -> _Column:
     scale = Scale(low, high, BOTTOM, TOP, axes.is_log(dimension))
     if isinstance(dimension.values, Choice):
         ticks = [Tick(scale(index), shown(value)) for index, value in enumerate(dimension.values.values)]
+        fan = _FAN
     else:
-        ticks = _ticks(scale)
-    return dimension.name, ticks, lambda trial: scale(axes.place(dimension, trial.config[dimension.name]))
+        ticks, fan = _ticks(scale), 0.0
+
+    def where(trial: TrialRecord, share: float) -> float:
+        return scale(axes.place(dimension, trial.config[dimension.name])) + fan * (1 - 2 * share)
+
+    return dimension.name, ticks, where
 
 
 def _objective(results: Results, index: int, trials: Sequence[TrialRecord]) -> _Column:
@@ -96,7 +105,7 @@ def _objective(results: Results, index: int, trials: Sequence[TrialRecord]) -> _
         low, high = low - 1.0, high + 1.0
     ends = (TOP, BOTTOM) if results.lower_is_better(index) else (BOTTOM, TOP)
     scale = Scale(low, high, *ends)
-    return results.metrics[index], _ticks(scale), lambda trial: scale(trial.values[index])
+    return results.metrics[index], _ticks(scale), lambda trial, share: scale(trial.values[index])
 
 
 def _ticks(scale: Scale) -> list[Tick]:

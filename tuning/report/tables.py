@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,10 @@ from typing import Any
 
 from medray.report.measures import NO_VALUE, duration
 from tuning.records import STATES, TrialRecord
+from tuning.report.axes import described
 from tuning.report.commands import reproduce_command
 from tuning.report.results import ENDED, Results, seed_values, shown, spread_of
+from tuning.space import Value
 
 _BADGES = {"finished": "good", "stopped early": "open", "failed": "bad"}
 _MAX_COMMANDS = 10
@@ -82,21 +85,19 @@ def trial_rows(results: Results) -> list[Row]:
     """All trials: ranked ones first, then those that are not done, then the rest."""
     rank = {trial.number: index for index, trial in enumerate(results.ranked)}
     order = {state: index for index, state in enumerate(("running", "waiting", "finished", "stopped early", "failed"))}
-    trials = sorted(
-        results.trials, key=lambda t: (rank.get(t.number, len(rank)), order[t.state], t.number)
-    )
+    trials = sorted(results.trials, key=lambda t: (rank.get(t.number, len(rank)), order[t.state], t.number))
     return [_row(results, trial) for trial in trials]
 
 
 def compared(results: Results) -> list[Compared]:
     """The searched fields, with the preset's value and that of the best trial for each objective."""
-    best = [results.best(index) for index in range(len(results.metrics))]
+    best = [trial for index in range(len(results.metrics)) if (trial := results.best(index))]
     return [
         Compared(
             dimension.name,
-            dimension.values.text,
-            shown(results.record.defaults[dimension.name]) if dimension.name in results.record.defaults else NO_VALUE,
-            [shown(trial.config[dimension.name]) if trial and dimension.name in trial.config else NO_VALUE for trial in best],
+            described(dimension),
+            _setting(results.record.defaults, dimension.name).text,
+            [_setting(trial.config, dimension.name).text for trial in best],
         )
         for dimension in results.record.dimensions
     ]
@@ -210,8 +211,14 @@ def resources(results: Results) -> list[Tile]:
 
 
 def settings(results: Results) -> list[tuple[str, str]]:
-    """All flags of the sweep."""
-    return [(name, _plain(value)) for name, value in results.record.settings.items()]
+    """Where the study is, and all flags of the sweep."""
+    given = {"study": results.record.study, "storage": results.record.storage, **results.record.settings}
+    return [(name, without_passwords(_plain(value))) for name, value in given.items()]
+
+
+def without_passwords(text: str) -> str:
+    """A text that may have the url of a database in it, to be shown to anyone."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", text)
 
 
 def _row(results: Results, trial: TrialRecord) -> Row:
@@ -221,7 +228,7 @@ def _row(results: Results, trial: TrialRecord) -> Row:
         trial.state,
         _BADGES.get(trial.state, ""),
         [_score(trial, metric, value) for metric, value in zip(results.metrics, values, strict=False)],
-        [_setting(trial, dimension.name) for dimension in results.record.dimensions],
+        [_setting(trial.config, dimension.name) for dimension in results.record.dimensions],
         Cell(duration(trial.seconds), sort=f"{trial.seconds:.3f}") if trial.seconds else Cell(NO_VALUE),
         trial.sweep or results.record.id,
         results.link(trial),
@@ -233,13 +240,14 @@ def _score(trial: TrialRecord, metric: str, value: float | None) -> Cell:
     if value is None:
         return Cell(NO_VALUE)
     spread = spread_of(trial, metric)
-    return Cell(shown(value), f"± {shown(spread)}" if spread is not None else "", sort=repr(value).replace("inf", "Infinity"))
+    sort = repr(value).replace("inf", "Infinity")  # as the script reads numbers
+    return Cell(shown(value), "" if spread is None else f"± {shown(spread)}", sort)
 
 
-def _setting(trial: TrialRecord, name: str) -> Cell:
-    if name not in trial.config:
+def _setting(config: Mapping[str, Value], name: str) -> Cell:
+    if name not in config:
         return Cell(NO_VALUE)
-    value = trial.config[name]
+    value = config[name]
     return Cell(shown(value), sort=repr(value) if isinstance(value, float) else "")
 
 

@@ -3,7 +3,7 @@
   const about = JSON.parse(document.getElementById("about-trials").textContent);
   const figures = [...document.querySelectorAll("figure.drawn")];
   const rows = [...document.querySelectorAll("table.trials tbody tr")];
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
   let chosen = null; // number of the trial that all figures show
   let kept = null; // numbers inside the ranges of the parallel coordinates
 
@@ -28,7 +28,7 @@
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: color("--ink") },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      margin: { l: 56, r: 16, t: 12, b: 46 },
+      margin: { l: 56, r: 16, t: 36, b: 46 },
       hovermode: "closest",
       hoverlabel: { bgcolor: color("--card"), bordercolor: color("--soft"), align: "left", font: { color: color("--ink") } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--accent") },
