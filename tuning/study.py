@@ -15,7 +15,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
@@ -88,7 +88,9 @@ def create_study(
         UserError: the storage cannot be reached, or the study is of something else.
     """
     storage = open_storage(url)
-    directions = ["maximize" if mode == "max" else "minimize" for mode in objectives.values()]
+    directions: list[Literal["maximize", "minimize"]] = [
+        "maximize" if mode == "max" else "minimize" for mode in objectives.values()
+    ]
     mine = {
         "system": system,
         "objectives": [f"{metric} ({mode})" for metric, mode in objectives.items()],
