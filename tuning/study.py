@@ -87,6 +87,7 @@ def create_study(
     Raises:
         UserError: the storage cannot be reached, or the study is of something else.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_storage(url)
     directions: list[Literal["maximize", "minimize"]] = [
         "maximize" if mode == "max" else "minimize" for mode in objectives.values()
@@ -107,7 +108,9 @@ def create_study(
             raise UserError(f"the study {name!r} was not made by a medray sweep; give another --study")
         for key, value in mine.items():
             study.set_user_attr(key, value)
-        study.set_metric_names(list(objectives))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
         return study
     for key, value in mine.items():
         if theirs[key] != value:

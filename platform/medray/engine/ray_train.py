@@ -314,7 +314,7 @@ def _collect(references: list[Any]) -> list[Any]:
 
 
 def _in_thread(function: Callable[[], LoopResult], desk: Any, listener: Host) -> LoopResult:
-    """Run Ray Train beside this thread, which stays free to hear Ctrl-C and the listener and to ask for a clean stop."""
+    """Run Ray Train beside this thread, which stays free to hear Ctrl-C or the listener and to pass on that wish."""
     import ray
 
     outcome: list[LoopResult] = []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +16,13 @@ from medray.data.check import check_cases
 from medray.data.sources import open_source
 from medray.engine.models import config_from_plain, load_model, save_model
 from medray.engine.options import RunOptions
-from medray.engine.rundir import RunDirectory, versions
+from medray.engine.run_record import describe, figures_of, result_record
+from medray.engine.rundir import RunDirectory
 from medray.engine.workbench import InProcessWorkbench, terminated_as_interrupted
 from medray.errors import UserError
 from medray.progress import counted
 from medray.report.html import write_report
-from medray.system import ClaimResult, Evaluation, Figure, Prediction, PredictRequest, System, Trained
+from medray.system import ClaimResult, Evaluation, Prediction, PredictRequest, System, Trained
 
 log = logging.getLogger(__name__)
 
@@ -238,67 +237,6 @@ def _finish(
     )
     write_report(run.path)
     run.publish()
-
-
-def figures_of(trained: Trained, evaluation: Evaluation, variant: str) -> list[Figure]:
-    """Its pictures; those of a variant compared carry its name, which the main one's do without."""
-    figures = [*trained.figures, *evaluation.figures]
-    if not variant:
-        return figures
-    return [replace(f, name=f"{variant}-{f.name}", caption=f"{variant}: {f.caption}") for f in figures]
-
-
-def result_record(
-    slug: str,
-    variant: str,
-    preset: str,
-    seed: int,
-    metrics: Mapping[str, float],
-    seconds: float,
-    samples_per_second: float,
-    checkpoint: str | None,
-    fingerprint: str,
-) -> dict[str, Any]:
-    return {
-        "system": slug,
-        "variant": variant,
-        "preset": preset,
-        "seed": seed,
-        "metrics": metrics,
-        "seconds": round(seconds, 3),
-        "samples_per_second": round(samples_per_second, 3),
-        "checkpoint": checkpoint,
-        "versions": versions(),
-        "data_fingerprint": fingerprint,
-    }
-
-
-def describe(
-    run: RunDirectory,
-    system: System[Any],
-    options: RunOptions,
-    preset: str,
-    variant: str,
-    source: Source,
-    splits: Splits,
-) -> dict[str, Any]:
-    return {
-        "system": system.slug,
-        "variant": variant,
-        "preset": preset,
-        "config": asdict(system.config),
-        "defaults": asdict(system.config_class()),
-        "options": asdict(replace(options, out=str(run).rsplit("/", 2)[0])),
-        "data": {
-            "spec": source.spec,
-            "fingerprint": source.fingerprint,
-            "splits": {role: [case.id for case in getattr(splits, role)] for role in ("train", "validation", "test")},
-            "bad": [asdict(case) for case in source.bad],
-        },
-        "versions": versions(),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from medray.data.case import Source, Splits
 from medray.engine.host import Host
 from medray.engine.models import save_model
 from medray.engine.options import RunOptions
-from medray.engine.run import describe, figures_of, result_record
+from medray.engine.run_record import describe, figures_of, result_record
 from medray.engine.rundir import RunDirectory
 from medray.engine.workbench import InProcessWorkbench
 from medray.report.html import write_report
