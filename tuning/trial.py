@@ -124,6 +124,5 @@ def _summary(job: TrialJob, results: list[TrialResult]) -> dict[str, Any]:
 
 
 def _no_metric(name: str, job: TrialJob, known: Mapping[str, float]) -> str:
-    return (
-        f"{job.system.slug} does not report --metric {name} on its validation cases; it reports {', '.join(sorted(known))}"
-    )
+    reported = ", ".join(sorted(known))
+    return f"{job.system.slug} does not report --metric {name} on its validation cases; it reports {reported}"
