@@ -32,7 +32,7 @@ chaos: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy platform/medray envs jobs
+	$(BIN)/mypy platform/medray envs jobs tuning
 	$(BIN)/lint-imports
 
 format: setup

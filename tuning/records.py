@@ -104,6 +104,7 @@ class SweepRecord:
         objectives: metric -> "max" or "min".
         dimensions: what was searched.
         defaults: value of each searched field that the preset has.
+        fields_set: fields that differ from the preset's in all trials, as text; items of tuples with spaces between.
         sampler: tpe, random, grid.
         scheduler: none, asha, median, pbt.
         num_seeds: runs of each configuration.
@@ -124,6 +125,7 @@ class SweepRecord:
     objectives: Mapping[str, str]
     dimensions: tuple[Dimension, ...]
     defaults: Mapping[str, Value]
+    fields_set: Mapping[str, str]
     sampler: str
     scheduler: str
     num_seeds: int
@@ -147,7 +149,8 @@ def read_sweep(folder: Path) -> SweepRecord:
         saved = json.loads(path.read_text())
         dimensions = tuple(parse_dimension(text) for text in saved.pop("dimensions"))
         defaults = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.pop("defaults").items()}
-        return SweepRecord(id=folder.resolve().name, dimensions=dimensions, defaults=defaults, **saved)
+        saved["id"] = folder.resolve().name
+        return SweepRecord(dimensions=dimensions, defaults=defaults, **saved)
     except FileNotFoundError:
         raise UserError(f"{folder} is not a sweep: it has no {SWEEP_FILE}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -140,7 +140,7 @@ class Space:
         preset: size of a trial unless the user says otherwise.
         scheduler: how trials are stopped early unless the user says otherwise.
         sampler: likewise, how they are chosen.
-        set: fields that differ from the preset's in all trials.
+        set: fields that differ from the preset's in all trials, as text.
         data: data source of all trials, where it is not the preset's.
     """
 
@@ -151,7 +151,7 @@ class Space:
     preset: str = "demo"
     scheduler: str = "none"
     sampler: str = "tpe"
-    set: Mapping[str, Value] = field(default_factory=dict)
+    set: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
 
 

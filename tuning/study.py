@@ -15,7 +15,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
@@ -87,8 +87,11 @@ def create_study(
     Raises:
         UserError: the storage cannot be reached, or the study is of something else.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_storage(url)
-    directions = ["maximize" if mode == "max" else "minimize" for mode in objectives.values()]
+    directions: list[Literal["maximize", "minimize"]] = [
+        "maximize" if mode == "max" else "minimize" for mode in objectives.values()
+    ]
     mine = {
         "system": system,
         "objectives": [f"{metric} ({mode})" for metric, mode in objectives.items()],
@@ -105,7 +108,9 @@ def create_study(
             raise UserError(f"the study {name!r} was not made by a medray sweep; give another --study")
         for key, value in mine.items():
             study.set_user_attr(key, value)
-        study.set_metric_names(list(objectives))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
         return study
     for key, value in mine.items():
         if theirs[key] != value:

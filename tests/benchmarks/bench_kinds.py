@@ -70,7 +70,8 @@ def smoke(slug: str, out: Path) -> dict[str, float]:
         return mock.patch.object(owner, attribute, watch.timed(name, getattr(owner, attribute)))
 
     with contextlib.ExitStack() as stack:
-        for owner, attribute, name in ((run, "_checked", "check data"), (workbench.InProcessWorkbench, "fit", "fit"),
+        for owner, attribute, name in ((run, "checked_source", "check data"),
+                                       (workbench.InProcessWorkbench, "fit", "fit"),
                                        (system, "train", "train"), (system, "evaluate", "evaluate"),
                                        (run, "write_report", "report")):  # fmt: skip
             stack.enter_context(patched(owner, attribute, name))

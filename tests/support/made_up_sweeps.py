@@ -59,6 +59,7 @@ def made_up_sweep(
         "objectives": objectives,
         "dimensions": [dimension.text for dimension in dimensions],
         "defaults": {"feature_lr": 0.001, "features": "cnn", "grid_spacing": (20, 10, 7)},
+        "fields_set": {"moving": "ct", "same_start": "false"},
         "sampler": "tpe",
         "scheduler": "median",
         "num_seeds": len(seeds),
@@ -67,7 +68,7 @@ def made_up_sweep(
         "storage": url,
         "command": "python -m tuning.sweep suts --trials 12",
         "started": "2026-03-01 10:00:00",
-        "settings": {"trials": 12, "seeds": len(seeds), "set": {"moving": "ct", "same_start": "false"}},
+        "settings": {"trials": 12, "seeds": len(seeds)},
         "versions": {"python": "3.11", "optuna": optuna.__version__},
     }
     (folder / "sweep.json").write_text(json.dumps(saved))

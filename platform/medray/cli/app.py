@@ -43,7 +43,7 @@ def run(slug: str, argv: Sequence[str] | None = None, *, prog: str | None = None
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = prog or f"python {sys.argv[0] or f'jobs/{slug}.py'}"
     command = arguments[0] if arguments and not arguments[0].startswith("-") else "train"
-    _log_to_stderr()
+    log_to_stderr()
     return guarded(
         lambda: _dispatch(slug, arguments, name), resume_with=f"{name} train --resume" if command == "train" else ""
     )
@@ -111,7 +111,8 @@ class _Stderr(logging.Handler):
         sys.stderr.write(f"{prefix}{record.getMessage()}\n")
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Show what medray says as plain lines on standard error."""
     logger = logging.getLogger("medray")
     if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
         logger.addHandler(_Stderr())
@@ -126,14 +127,19 @@ def _refuse(sentence: str) -> int:
     return 2
 
 
-def _known_slug(slug: str) -> str:
+def known_slug(slug: str) -> str:
+    """The slug, if a system has it.
+
+    Raises:
+        UserError: none has.
+    """
     if slug not in registry.ENTRIES:
         raise unknown("system", slug, registry.ENTRIES, f"`medray list` shows the {len(registry.ENTRIES)} there are")
     return slug
 
 
 def _dispatch(slug: str, argv: list[str], prog: str) -> int:
-    _known_slug(slug)
+    known_slug(slug)
     command, rest, called = "train", argv, prog
     if argv and not argv[0].startswith("-"):
         command, rest = argv[0], argv[1:]
@@ -169,5 +175,5 @@ def _console(command: str, rest: list[str]) -> int:
         return 0
     if len(rest) != 1 or rest[0].startswith("-"):
         raise UserError(f"medray {command} needs the name of a system; `medray list` shows them")
-    show.system(_known_slug(rest[0]), prog=f"medray run {rest[0]}")
+    show.system(known_slug(rest[0]), prog=f"medray run {rest[0]}")
     return 0

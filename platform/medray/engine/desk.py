@@ -24,6 +24,7 @@ class Desk:
         self._stop = self._pause = False
         self._failure: dict[str, str] = {}
         self._news: list[str] = []
+        self._notes: list[tuple[str, dict[str, float]]] = []
 
     def ask_to_stop(self) -> None:
         """By the driver: checkpoint and end."""
@@ -53,6 +54,15 @@ class Desk:
         """What was told since the last time."""
         news, self._news = self._news, []
         return news
+
+    def note(self, name: str, metrics: dict[str, float]) -> None:
+        """By the first worker: numbers it has logged."""
+        self._notes.append((name, metrics))
+
+    def notes(self) -> list[tuple[str, dict[str, float]]]:
+        """What was noted since the last time."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def report_failure(self, failure: dict[str, str]) -> None:
         """By a worker: a mistake that another try would meet again. The first one counts."""
@@ -118,9 +128,13 @@ class WorkerHost(Host):
         return self._stop
 
     def observe(self, name: str, metrics: Mapping[str, float]) -> None:
-        """Set a gauge ``medray_<name>_<metric>`` for each number; Ray's metrics agent serves them to Prometheus."""
+        """Set a gauge ``medray_<name>_<metric>`` for each number; Ray's metrics agent serves them to Prometheus.
+
+        The driver is told too.
+        """
         from ray.util.metrics import Gauge
 
+        self._desk.note.remote(name, dict(metrics))
         for key, value in metrics.items():
             metric = "".join(c if c.isalnum() else "_" for c in f"medray_{name}_{key}")
             if metric not in self._gauges:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from medray.engine.desk import WorkerHost, close_desk, open_desk
 from medray.engine.elastic import ElasticRun
+from medray.engine.host import Host
 from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
@@ -47,11 +48,15 @@ _ONE_PRESS_S = 1.0
 
 
 @contextmanager
-def ray_session(num_cpus: int) -> Iterator[None]:
+def ray_session(num_cpus: int, *, dashboard: bool = False) -> Iterator[str]:
     """Attach to the cluster the job was submitted to, or one running here, or start a local one; leave as found.
 
     Args:
         num_cpus: that a local one has at least, so that the run fits.
+        dashboard: whether a local one has Ray's dashboard, on this machine's own address alone.
+
+    Yields:
+        host and port of Ray's dashboard; empty where there is none.
     """
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -61,7 +66,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     import ray  # only now: it reads how to authenticate when it is imported
 
     if ray.is_initialized():
-        yield
+        yield _dashboard_address()
         return
     options: dict[str, Any] = {
         "logging_level": "ERROR",
@@ -70,13 +75,27 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         "runtime_env": _runtime_env(),
     }
     if cluster in (None, "local"):
-        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, num_cpus), include_dashboard=False, **options)
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, num_cpus),
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            **options,
+        )
     else:
         ray.init(address=cluster, **options)
     try:
-        yield
+        yield _dashboard_address()
     finally:
         ray.shutdown()
+
+
+def _dashboard_address() -> str:
+    from ray._private.worker import (
+        get_dashboard_url,
+    )  # the public way, ray.init's return value, is only for who calls it
+
+    return get_dashboard_url() or ""
 
 
 def _protect_local_cluster() -> None:
@@ -139,7 +158,7 @@ class RayWorkbench(InProcessWorkbench):
                 followed(Folder(self.url), log_file) if self.url else nullcontext(),
                 Watcher(log_file),
             ):
-                result = _in_thread(lambda: self._run_trainer(make_learner, name, desk), desk)
+                result = _in_thread(lambda: self._run_trainer(make_learner, name, desk), desk, self.listener)
         finally:
             close_desk(desk)
         return fit_result(result)
@@ -294,8 +313,8 @@ def _collect(references: list[Any]) -> list[Any]:
         raise
 
 
-def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
-    """Run Ray Train beside the main thread, which stays free to hear Ctrl-C and pass it on as a clean stop."""
+def _in_thread(function: Callable[[], LoopResult], desk: Any, listener: Host) -> LoopResult:
+    """Run Ray Train beside this thread, which stays free to hear Ctrl-C or the listener and to pass on that wish."""
     import ray
 
     outcome: list[LoopResult] = []
@@ -316,10 +335,12 @@ def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
     while not done.is_set():
         try:
             done.wait(timeout=_LISTEN_S)
-            if deadline is not None:
+            if deadline is not None or listener.stop_requested():
                 desk.ask_to_stop.remote()
             for said in ray.get(desk.news.remote()):
                 log.warning("%s", said)
+            for name, metrics in ray.get(desk.notes.remote()):
+                listener.observe(name, metrics)
         except KeyboardInterrupt:
             now = time.monotonic()
             if deadline is not None:
@@ -332,6 +353,8 @@ def _in_thread(function: Callable[[], LoopResult], desk: Any) -> LoopResult:
             raise KeyboardInterrupt("the workers did not stop in time")
     if errors:
         raise errors[0]
+    for name, metrics in ray.get(desk.notes.remote()):
+        listener.observe(name, metrics)
     return outcome[0]
 
 

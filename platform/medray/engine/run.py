@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +16,13 @@ from medray.data.check import check_cases
 from medray.data.sources import open_source
 from medray.engine.models import config_from_plain, load_model, save_model
 from medray.engine.options import RunOptions
-from medray.engine.rundir import RunDirectory, versions
+from medray.engine.run_record import describe, figures_of, result_record
+from medray.engine.rundir import RunDirectory
 from medray.engine.workbench import InProcessWorkbench, terminated_as_interrupted
 from medray.errors import UserError
 from medray.progress import counted
 from medray.report.html import write_report
-from medray.system import ClaimResult, Evaluation, Figure, Prediction, PredictRequest, System, Trained
+from medray.system import ClaimResult, Evaluation, Prediction, PredictRequest, System, Trained
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def train(slug: str, config: Any, options: RunOptions, *, preset: str, variant: 
     system = system_class(config)
     source, splits = _open_data(system, options)
     run = RunDirectory.create(options.out, slug, variant)
-    run.write_json("config.json", _describe(run, system, options, preset, variant, source, splits))
+    run.write_json("config.json", describe(run, system, options, preset, variant, source, splits))
     return _train(run, system, options, splits, preset=preset, variant=variant)
 
 
@@ -85,10 +84,10 @@ def evaluate(checkpoint: str | Path, options: RunOptions, *, expect: str | None 
         a run directory with evaluation.json and the report.
     """
     system, trained, card = load_model(checkpoint, expect=expect)
-    source = _checked(system, options, known=trained.about)
+    source = checked_source(system, options, known=trained.about)
     run = RunDirectory.create(options.out, system.slug, "evaluate")
     splits = Splits(train=(), validation=(), test=source.cases)
-    run.write_json("config.json", _describe(run, system, options, "", card["variant"], source, splits))
+    run.write_json("config.json", describe(run, system, options, "", card["variant"], source, splits))
     with _resumable(run), _workbench(run, options) as work:
         started = time.perf_counter()
         found = {card["variant"]: (trained, system.evaluate(work, trained, source.cases))}
@@ -121,7 +120,7 @@ def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Run
     config, data = system_class.claim_setting(preset)
     run = RunDirectory.create(options.out, slug, "claim")
     nothing = Source(data, (), ""), Splits((), (), ())
-    described = _describe(run, system_class(config), replace(options, data=data), preset, "claim", *nothing)
+    described = describe(run, system_class(config), replace(options, data=data), preset, "claim", *nothing)
     run.write_json("config.json", described)
     started = time.perf_counter()
     with _resumable(run), _workbench(run, options) as work:
@@ -130,7 +129,7 @@ def claim(slug: str, preset: str, options: RunOptions) -> tuple[ClaimResult, Run
     metrics = {check.name: check.value for check in result.checks}
     run.write_json(
         "result.json",
-        _result(slug, "claim", preset, options.seed, metrics, time.perf_counter() - started, 0.0, None, ""),
+        result_record(slug, "claim", preset, options.seed, metrics, time.perf_counter() - started, 0.0, None, ""),
     )
     write_report(run.path)
     run.publish()
@@ -161,11 +160,11 @@ def _train(
 def _open_data(system: System[Any], options: RunOptions) -> tuple[Source, Splits]:
     if not options.data:
         raise UserError("this preset needs your own data; give a folder, a manifest or another source with --data")
-    source = _checked(system, options, known={})
+    source = checked_source(system, options, known={})
     return source, system.split(source, options.seed)
 
 
-def _checked(system: System[Any], options: RunOptions, *, known: Mapping[str, Any]) -> Source:
+def checked_source(system: System[Any], options: RunOptions, *, known: Mapping[str, Any]) -> Source:
     """The source as the system groups it, without its bad cases; or an error that names them, as the options say."""
     source = open_source(options.data, fields=system.field_kinds)
     source = replace(source, cases=tuple(system.arrange(source.cases)))
@@ -224,7 +223,7 @@ def _finish(
         "evaluation.json",
         {"variants": {name: {"rows": e.rows, "summary": e.summary} for name, (_, e) in found.items()}},
     )
-    own = [figure for name in found for figure in _figures_of(*found[name], name if name != variant else "")]
+    own = [figure for name in found for figure in figures_of(*found[name], name if name != variant else "")]
     run.write_figures([*system.overview(found), *own])
     trained, evaluation = found[variant]
     rate = max((fit.samples_per_second for fit in trained.fits.values()), default=0.0)
@@ -232,73 +231,12 @@ def _finish(
     seconds = time.perf_counter() - started
     run.write_json(
         "result.json",
-        _result(
+        result_record(
             system.slug, variant, preset, options.seed, metrics, seconds, rate, str(checkpoint), source.fingerprint
         ),
     )
     write_report(run.path)
     run.publish()
-
-
-def _figures_of(trained: Trained, evaluation: Evaluation, variant: str) -> list[Figure]:
-    """Its pictures; those of a variant compared carry its name, which the main one's do without."""
-    figures = [*trained.figures, *evaluation.figures]
-    if not variant:
-        return figures
-    return [replace(f, name=f"{variant}-{f.name}", caption=f"{variant}: {f.caption}") for f in figures]
-
-
-def _result(
-    slug: str,
-    variant: str,
-    preset: str,
-    seed: int,
-    metrics: Mapping[str, float],
-    seconds: float,
-    samples_per_second: float,
-    checkpoint: str | None,
-    fingerprint: str,
-) -> dict[str, Any]:
-    return {
-        "system": slug,
-        "variant": variant,
-        "preset": preset,
-        "seed": seed,
-        "metrics": metrics,
-        "seconds": round(seconds, 3),
-        "samples_per_second": round(samples_per_second, 3),
-        "checkpoint": checkpoint,
-        "versions": versions(),
-        "data_fingerprint": fingerprint,
-    }
-
-
-def _describe(
-    run: RunDirectory,
-    system: System[Any],
-    options: RunOptions,
-    preset: str,
-    variant: str,
-    source: Source,
-    splits: Splits,
-) -> dict[str, Any]:
-    return {
-        "system": system.slug,
-        "variant": variant,
-        "preset": preset,
-        "config": asdict(system.config),
-        "defaults": asdict(system.config_class()),
-        "options": asdict(replace(options, out=str(run).rsplit("/", 2)[0])),
-        "data": {
-            "spec": source.spec,
-            "fingerprint": source.fingerprint,
-            "splits": {role: [case.id for case in getattr(splits, role)] for role in ("train", "validation", "test")},
-            "bad": [asdict(case) for case in source.bad],
-        },
-        "versions": versions(),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
 
 
 @contextmanager

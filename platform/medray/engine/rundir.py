@@ -85,6 +85,14 @@ class RunDirectory:
             raise UserError(f"{where} is not a run directory: it has no config.json")
         return run
 
+    @classmethod
+    def at(cls, where: str) -> RunDirectory:
+        """A run in a place that its caller chose, a folder or an ``s3://`` url, new or not."""
+        run = cls(local_copy(where, _ROLE), where) if is_url(where) else cls(Path(where))
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.fetch("")
+        return run
+
     def fetch(self, folder: str) -> None:
         """Get a run's files below ``folder`` from object storage; "" for all that a run reads on this machine."""
         if self.mirror is None:
@@ -120,6 +128,14 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {self.config_file}: {error}") from None
         return config
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The run's result.json; None before its end."""
+        try:
+            result: dict[str, Any] = json.loads((self.path / "result.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return result
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write a JSON file whole or not at all; nan becomes null.

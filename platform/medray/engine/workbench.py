@@ -50,6 +50,7 @@ class InProcessWorkbench:
 
     Attributes:
         device: where its loops compute; the CPU unless a process was given a GPU.
+        listener: hears what the run's own loops log, and may ask them to stop; a sweep listens to its trials this way.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class InProcessWorkbench:
         self.options = options or LoopOptions()
         self.seed = self.options.seed
         self.device = torch.device("cpu")
+        self.listener = Host()
         self.quiet = quiet
         self.tensorboard = tensorboard
         self._started = time.monotonic()
@@ -92,7 +94,7 @@ class InProcessWorkbench:
     def fit(self, make_learner: Callable[[], Learner], *, name: str = "train") -> FitResult:
         """See `Workbench.fit`. Ctrl-C stops after the current step with a checkpoint."""
         watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
-        with StopOnSignal(self.mirror) as host, watcher:
+        with StopOnSignal(self.mirror, self.listener) as host, watcher:
             return fit_result(run_loop(make_learner, World(device=self.device), self.loop_settings(name), host))
 
     def reinforce(self, problem: PolicyProblem, *, name: str = "train") -> FitResult:
@@ -104,7 +106,7 @@ class InProcessWorkbench:
 
     def _reinforce(self, problem: PolicyProblem, make_crew: Callable[[], Crew], name: str) -> FitResult:
         watcher = contextlib.nullcontext() if self.quiet else Watcher(self.out / "metrics.jsonl")
-        with StopOnSignal(self.mirror) as host, watcher:
+        with StopOnSignal(self.mirror, self.listener) as host, watcher:
             return fit_result(run_reinforce(problem, make_crew, self.loop_settings(name), host))
 
     def forget(self, name: str) -> None:
@@ -145,6 +147,7 @@ class InProcessWorkbench:
         """See `Workbench.log`."""
         elapsed = round(time.monotonic() - self._started, 3)
         append_json(self.out / "metrics.jsonl", {"name": name, "wall_s": elapsed, **metrics})
+        self.listener.observe(name, metrics)
 
     def say(self, message: str) -> None:
         """See `Workbench.say`."""
@@ -220,17 +223,22 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 class StopOnSignal(Host):
-    """Asks the loop to stop at the first Ctrl-C or SIGTERM; another one interrupts at once."""
+    """Asks the loop to stop at the first Ctrl-C or SIGTERM; another one interrupts at once. So may the listener."""
 
-    def __init__(self, mirror: Mirror | None = None) -> None:
+    def __init__(self, mirror: Mirror | None, listener: Host) -> None:
         super().__init__(mirror)
+        self._listener = listener
         self._asked = False
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def stop_requested(self) -> bool:
-        """Whether a signal came."""
-        return self._asked
+        """Whether a signal came, or the listener asks."""
+        return self._asked or self._listener.stop_requested()
+
+    def observe(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Tell the listener."""
+        self._listener.observe(name, metrics)
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from medray.nn.warp import warp
 
 LAYERS = ((7, 4), (7, 6), (5, 6), (5, 8), (5, 8), (3, 8), (3, 8))
 """Kernel size and output channels of the feature CNN's convolutions (sec. 3)."""
+
+NumberT = TypeVar("NumberT", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class SutsConfig:
     """What the smoothness penalty acts on: the displacement grid G, pulled toward its local mean S G; "bending", the
     gradient of |G - S G|^2 / 2, which leaves long waves alone; or, to the letter of the paper, the update."""
     smooth_weights: tuple[float, ...] = (0.0125, 0.0125, 0.025)
-    """Weight of the smoothness penalty at each scale (paper 0.0125 0.0125 0.025)."""
+    """Weight of the smoothness penalty at each scale, or one for all (paper 0.0125 0.0125 0.025)."""
     damping: float = 0.1
     """Added to the denominator of equation 3, in squared feature units. The paper's formula (0) does not change when
     the features shrink, so that noise in flat places counts like an edge; with damping the CNNs can learn to be
@@ -110,7 +112,7 @@ class SutsConfig:
     """Distance of MIND's neighbors from the center, px."""
 
     strides: tuple[int, ...] = (1, 1, 1)
-    """Downsampling of the features at each scale (average pooling); 4 2 1 is much faster, paper 1 1 1."""
+    """Downsampling of the features at each scale (average pooling), or one for all; 4 2 1 is faster, paper 1 1 1."""
     converged_px: float = 0.0
     """A pair leaves a scale early once 10 updates have moved its control points by less than this, px, on average; 0
     never (paper)."""
@@ -122,9 +124,9 @@ class SutsConfig:
         if scales == 0 or list(self.grid_spacing) != sorted(self.grid_spacing, reverse=True):
             raise ValueError(f"grid_spacing runs coarse to fine, got {self.grid_spacing}; try 20 10 7")
         for name in ("smooth_weights", "strides"):
-            if len(getattr(self, name)) != scales:
+            if len(getattr(self, name)) not in (1, scales):
                 raise ValueError(
-                    f"{name} needs one value for each of the {scales} scales of grid_spacing, "
+                    f"{name} needs one value for each of the {scales} scales of grid_spacing, or one for all, "
                     f"got {getattr(self, name)}; give {scales} values"
                 )
         if min(self.grid_spacing) < 1 or min(self.strides) < 1:
@@ -155,6 +157,10 @@ class SutsConfig:
                 f"iterations_per_scale {self.iterations_per_scale} must be a multiple of subintervals * feature_every "
                 f"= {portion}; try subintervals={max(1, self.iterations_per_scale // self.feature_every)}"
             )
+
+    def per_scale(self, values: tuple[NumberT, ...]) -> tuple[NumberT, ...]:
+        """A setting's value at each scale; one that is given for all is repeated."""
+        return values * len(self.grid_spacing) if len(values) == 1 else values
 
 
 class FeatureCNN(nn.Module):
@@ -430,7 +436,7 @@ def advance(
         The pairs ``num_steps`` updates on.
     """
     extent = half_extent(state.control, grid.shape)
-    weight, scratch = config.smooth_weights[scale], step_scratch(moving)
+    weight, scratch = config.per_scale(config.smooth_weights)[scale], step_scratch(moving)
     for _ in range(num_steps):
         gradient = grid_gradient(moving, fixed, state.control * extent, grid, weight, config, scratch)
         done = state.step.double() / config.iterations_per_scale
@@ -450,7 +456,7 @@ def scale_grids(shape: Sequence[int], config: SutsConfig, like: Tensor) -> list[
     """The control grid of every scale over images of one shape, on the device of ``like``."""
     return [
         BSplineGrid(shape, spacing, stride=stride, dtype=like.dtype, device=like.device)
-        for spacing, stride in zip(config.grid_spacing, config.strides, strict=True)
+        for spacing, stride in zip(config.grid_spacing, config.per_scale(config.strides), strict=True)
     ]
 
 

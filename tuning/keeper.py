@@ -1,0 +1,170 @@
+"""The trials of one sweep in its study: handed out, watched, closed. The one place that writes what became of them.
+
+A trial is in the study before it starts. What a killed driver leaves running there is handed out again, under its
+number and so into its folder, where it goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from tuning.space import Choice, Dimension, Value
+from tuning.study import make_sampler
+
+log = logging.getLogger("medray.tuning")
+
+
+class StudyKeeper:
+    """Hands out trials and closes them.
+
+    Attributes:
+        study: where everything is written.
+        fatal: why no further trial makes sense; empty while they do.
+        progress: how many trials of this sweep are closed.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        dimensions: Sequence[Dimension],
+        *,
+        sweep: str,
+        num_trials: int,
+        sampler: str,
+        seed: int,
+        pruner: BasePruner,
+    ) -> None:
+        self.study = study
+        self.study.pruner = pruner
+        self.fatal = ""
+        self._dimensions = dimensions
+        self._sweep, self._sampler, self._seed = sweep, sampler, seed
+        self._distributions = {dimension.name: dimension.values.distribution for dimension in dimensions}
+        self._open: dict[str, Trial] = {}
+        self._pruned: set[str] = set()
+        mine = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("sweep") == sweep]
+        self._left_running = [trial for trial in mine if trial.state is TrialState.RUNNING]
+        self.closed = sum(trial.state.is_finished() for trial in mine)
+        self.to_hand_out = max(0, num_trials - self.closed)
+
+    def next(self, key: str) -> tuple[int, dict[str, Value]] | None:
+        """The next trial's number and config; None when all are handed out.
+
+        Args:
+            key: under which it will be spoken of.
+        """
+        if self.to_hand_out == 0 or self.fatal:
+            return None
+        self.to_hand_out -= 1
+        trial = self._taken_over() or self._asked()
+        self._open[key] = trial
+        return trial.number, self.config_of(trial.params)
+
+    def started(self, key: str, resources: Mapping[str, float]) -> None:
+        """A try of a trial begins."""
+        trial = self._open[key]
+        trial.set_user_attr("attempts", trial.user_attrs.get("attempts", 0) + 1)
+        trial.set_user_attr("num_cpus", float(resources.get("CPU", 0)))
+        trial.set_user_attr("num_gpus", float(resources.get("GPU", 0)))
+
+    def watched(self, key: str, step: int, value: float) -> bool:
+        """A trial has measured itself on the way; whether it should be given up."""
+        trial = self._open[key]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a resumed trial tells again what it told before it was interrupted
+            trial.report(value, step)
+        if trial.should_prune():
+            self._pruned.add(key)
+            return True
+        return False
+
+    def changed(self, key: str, config: Mapping[str, Value]) -> None:
+        """A trial goes on with other settings than it began with, as in population-based training."""
+        self._open[key].set_user_attr("current", self.encoded(config))
+
+    def told(self, key: str, **attributes: Any) -> None:
+        """More about a trial, for the record."""
+        for name, value in attributes.items():
+            self._open[key].set_user_attr(name, value)
+
+    def close(self, key: str, values: Sequence[float] | None, *, failure: str = "") -> FrozenTrial:
+        """The end of a trial: with its objectives, given up early, or failed."""
+        trial = self._open.pop(key)
+        if failure:
+            trial.set_user_attr("failure", failure)
+        pruned = key in self._pruned
+        finite = values is not None and all(math.isfinite(value) for value in values)
+        state = TrialState.PRUNED if pruned else TrialState.COMPLETE if finite and not failure else TrialState.FAIL
+        try:
+            self.study.tell(trial.number, values if state is TrialState.COMPLETE else None, state=state)
+            self.closed += 1
+        except (UpdateFinishedTrialError, ValueError):
+            log.debug("trial %d was closed before", trial.number)
+        return self.study.get_trials(deepcopy=False)[trial.number]
+
+    @property
+    def num_open(self) -> int:
+        """Trials handed out and not closed."""
+        return len(self._open)
+
+    def mine(self) -> list[FrozenTrial]:
+        """Trials of this sweep."""
+        return [
+            trial for trial in self.study.get_trials(deepcopy=False) if trial.user_attrs.get("sweep") == self._sweep
+        ]
+
+    def config_of(self, params: Mapping[str, Any]) -> dict[str, Value]:
+        """Settings from what the study keeps."""
+        return {each.name: each.values.decode(params[each.name]) for each in self._dimensions}
+
+    def encoded(self, config: Mapping[str, Value]) -> dict[str, Any]:
+        """What the study keeps for settings."""
+        return {each.name: each.values.encode(config[each.name]) for each in self._dimensions}
+
+    def _taken_over(self) -> Trial | None:
+        """A trial that an earlier driver of this sweep left running."""
+        if not self._left_running:
+            return None
+        return Trial(self.study, self._left_running.pop(0)._trial_id)
+
+    def _asked(self) -> Trial:
+        """A new trial. Its number decides the sampler's draws, so the sampler is made once the number is known."""
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = make_sampler(self._sampler, self._seed, number)
+        if self._sampler == "grid":
+            self._enqueue_next_of_grid()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = self.study.ask(self._distributions)
+        trial.set_user_attr("sweep", self._sweep)
+        return trial
+
+    def _enqueue_next_of_grid(self) -> None:
+        tried = [
+            trial.params or trial.system_attrs.get("fixed_params") for trial in self.study.get_trials(deepcopy=False)
+        ]
+        left = next((point for point in self._grid() if point not in tried), None)
+        if left is not None:
+            self.study.enqueue_trial(left)
+
+    def _grid(self) -> Iterator[dict[str, Any]]:
+        """All combinations, the last dimension running fastest."""
+        choices = [
+            [dimension.values.encode(value) for value in dimension.values.values]
+            for dimension in self._dimensions
+            if isinstance(dimension.values, Choice)
+        ]
+        names = [dimension.name for dimension in self._dimensions]
+        for point in product(*choices):
+            yield dict(zip(names, point, strict=True))

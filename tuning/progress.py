@@ -1,0 +1,114 @@
+"""Closes trials in the study as Tune ends them, tells the person watching, and keeps the report fresh."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune.experiment import Trial
+
+from medray.report.measures import duration, number
+from tuning.keeper import StudyKeeper
+from tuning.space import Dimension
+
+log = logging.getLogger("medray.tuning")
+
+_REPORT_EVERY_S = 60.0
+_TOLD = ("seeds", "seconds", "node")
+"""What a finished trial tells besides its objectives."""
+
+
+class Progress(tune.Callback):
+    """Follows the trials.
+
+    Args:
+        keeper: of the study.
+        objectives: metric -> "max" or "min".
+        dimensions: of the space.
+        num_trials: asked for.
+        refresh: writes the sweep's report.
+    """
+
+    def __init__(
+        self,
+        keeper: StudyKeeper,
+        objectives: Mapping[str, str],
+        dimensions: tuple[Dimension, ...],
+        num_trials: int,
+        refresh: Callable[[FrozenTrial], None],
+    ) -> None:
+        self._keeper, self._objectives, self._dimensions = keeper, objectives, dimensions
+        self._num_trials, self._refresh = num_trials, refresh
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A try begins."""
+        factory = trial.placement_group_factory
+        self._keeper.started(trial.trial_id, factory.required_resources if factory else {})
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has ended: with its objectives, given up early, or with a sentence why it cannot."""
+        result = trial.last_result or {}
+        self._keeper.fatal = self._keeper.fatal or result.get("fatal", "")
+        failure = result.get("failure") or result.get("fatal", "")
+        self._keeper.told(trial.trial_id, **{name: result[name] for name in _TOLD if name in result})
+        self._closed(self._keeper.close(trial.trial_id, result.get("objectives"), failure=failure))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has failed as often as it may."""
+        self._closed(self._keeper.close(trial.trial_id, None, failure=_sentence(trial)))
+
+    def _closed(self, trial: FrozenTrial) -> None:
+        best = best_of(self._keeper.mine(), self._objectives)
+        log.info("%s", self._line(trial, best))
+        self._refresh(trial)
+
+    def _line(self, trial: FrozenTrial, best: FrozenTrial | None) -> str:
+        """Trial 7 (8/40): ssim 0.812, 41 s, lambda_adv 0.013; best trial 5: ssim 0.831"""
+        where = f"trial {trial.number} ({self._keeper.closed}/{self._num_trials})"
+        settings = ", ".join(f"{name} {_short(value)}" for name, value in self._keeper.config_of(trial.params).items())
+        if trial.state is TrialState.FAIL:
+            return f"{where}: failed with {settings}: {trial.user_attrs.get('failure') or 'a value that is not finite'}"
+        if trial.state is TrialState.PRUNED:
+            last = max(trial.intermediate_values, default=0)
+            return f"{where}: given up after {last} with {settings}"
+        told = f"{where}: {self._values(trial)}, {duration(trial.user_attrs.get('seconds', 0.0))}, {settings}"
+        if best is None or len(self._objectives) > 1 or best.number == trial.number:
+            return told
+        return f"{told}; best trial {best.number}: {self._values(best)}"
+
+    def _values(self, trial: FrozenTrial) -> str:
+        return ", ".join(f"{name} {number(value)}" for name, value in zip(self._objectives, trial.values, strict=True))
+
+
+def best_of(trials: list[FrozenTrial], objectives: Mapping[str, str]) -> FrozenTrial | None:
+    """The finished trial that is best in the first objective; None where none has finished."""
+    finished = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    sign = 1 if next(iter(objectives.values())) == "max" else -1
+    return max(finished, key=lambda trial: sign * trial.values[0], default=None)
+
+
+def throttled(action: Callable[[], None]) -> Callable[[FrozenTrial], None]:
+    """``action`` at the end of a trial, but not more often than once a minute."""
+    last = -_REPORT_EVERY_S
+
+    def run(_: FrozenTrial) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _REPORT_EVERY_S:
+            last = time.monotonic()
+            action()
+
+    return run
+
+
+def _sentence(trial: Trial) -> str:
+    """The last line of what the trial died of."""
+    lines = [line.strip() for line in str(trial.get_error() or "lost").splitlines() if line.strip()]
+    return lines[-1] if lines else "lost"
+
+
+def _short(value: Any) -> str:
+    return number(value) if isinstance(value, float) else str(value)

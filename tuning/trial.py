@@ -1,0 +1,128 @@
+"""What a trial does: a run for each seed, in folders that a restarted trial finds again."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from ray import tune
+
+from medray.data.case import Source
+from medray.engine.host import Host
+from medray.engine.options import RunOptions
+from medray.engine.rundir import RunDirectory
+from medray.engine.trial import TrialResult, run_trial
+from medray.errors import UserError
+from medray.system import System
+from tuning.fields import with_values
+from tuning.records import trial_folder
+from tuning.searcher import CONFIG, NUMBER
+
+_NOT_JUDGED = frozenset({"train", "speed"})
+"""Records of a loop that tell nothing about cases it has not learnt from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """What all trials of a sweep share.
+
+    Attributes:
+        sweep: its folder or url.
+        system: the class.
+        config: of the preset and variant, with the fields that the sweep sets.
+        options: of the first seed's run.
+        source: the cases, checked.
+        preset: for the record.
+        variant: likewise.
+        metrics: objectives.
+        stop_on: metric that is told on the way.
+        num_seeds: runs of each configuration.
+        on_gpu: whether a trial without workers has a GPU of its own.
+    """
+
+    sweep: str
+    system: type[System[Any]]
+    config: Any
+    options: RunOptions
+    source: Source
+    preset: str
+    variant: str
+    metrics: tuple[str, ...]
+    stop_on: str
+    num_seeds: int
+    on_gpu: bool
+
+
+def run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
+    """Run one configuration with all its seeds and tell Tune what it gave.
+
+    What a retry would meet again (settings that cannot work together, a loss that is not finite, a metric that does
+    not exist) is told as a result; anything else is raised, and Tune tries again.
+    """
+    results: list[TrialResult] = []
+    for index in range(job.num_seeds):
+        listener = TrialListener(job.stop_on) if index == 0 else Host()
+        try:
+            results.append(_run_seed(suggested, job, index, listener))
+        except UserError as error:
+            tune.report({"failure": str(error)})
+            return
+        missing = [name for name in job.metrics if name not in results[-1].metrics]
+        if missing:
+            tune.report({"fatal": _no_metric(missing[0], job, results[-1].metrics)})
+            return
+    tune.report(_summary(job, results))
+
+
+class TrialListener(Host):
+    """Tells Tune how the first seed's run fares, and waits for leave to go on.
+
+    Args:
+        metric: what is told of each record that has it.
+    """
+
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def observe(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Tell Tune. Where the trial is given up, this does not return."""
+        value = metrics.get(self._metric)
+        if name in _NOT_JUDGED or value is None or not math.isfinite(value):
+            return
+        step = int(metrics.get("epoch", metrics.get("step", 1)))
+        tune.report({"step": max(step, 1), "value": float(value)})
+
+
+def _run_seed(suggested: Mapping[str, Any], job: TrialJob, index: int, listener: Host) -> TrialResult:
+    seed = job.options.seed + index
+    system = job.system(with_values(job.config, suggested[CONFIG]))
+    return run_trial(
+        RunDirectory.at(f"{job.sweep}/{trial_folder(suggested[NUMBER])}/seed-{seed}"),
+        system,
+        replace(job.options, seed=seed),
+        job.source,
+        preset=job.preset,
+        variant=job.variant,
+        listener=listener,
+        device=torch.device("cuda") if job.on_gpu and torch.cuda.is_available() else None,
+    )
+
+
+def _summary(job: TrialJob, results: list[TrialResult]) -> dict[str, Any]:
+    seeds = [
+        {"seed": job.options.seed + index, "metrics": result.metrics, "seconds": round(result.seconds, 3)}
+        for index, result in enumerate(results)
+    ]
+    means = [sum(result.metrics[name] for result in results) / len(results) for name in job.metrics]
+    seconds = round(sum(result.seconds for result in results), 3)
+    return {"objectives": means, "seeds": seeds, "seconds": seconds, "node": os.uname().nodename}
+
+
+def _no_metric(name: str, job: TrialJob, known: Mapping[str, float]) -> str:
+    reported = ", ".join(sorted(known))
+    return f"{job.system.slug} does not report --metric {name} on its validation cases; it reports {reported}"
