@@ -119,7 +119,7 @@ def test_importances_add_up_to_one_and_find_what_matters(two: tuple[Path, Study]
         assert sum(shares.values()) == pytest.approx(1.0)
     only = (Dimension("features", Choice(("cnn", "mind"))), Dimension("feature_lr", Uniform(0.9e-2, 1.1e-2)))
     study = made_up_sweep(tmp_path / "sweep", states=[FINISHED] * 10, dimensions=only)
-    assert importances(study, 0)["features"] > 0.9
+    assert importances(study, 0)["features"] > 0.8
 
 
 def test_importances_need_trials_that_differ(tmp_path: Path) -> None:
