@@ -25,8 +25,5 @@ def importances(study: Study, objective: int) -> Mapping[str, float]:
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < MIN_TRIALS or len(set(finite)) < 2:
         return {}
-    return get_param_importances(
-        study,
-        evaluator=FanovaImportanceEvaluator(max_depth=_MAX_DEPTH, seed=0),
-        target=lambda trial: trial.values[objective],
-    )
+    forest = FanovaImportanceEvaluator(max_depth=_MAX_DEPTH, seed=0)
+    return get_param_importances(study, evaluator=forest, target=lambda trial: trial.values[objective])
