@@ -113,6 +113,11 @@ class StudyKeeper:
             log.debug("trial %d was closed before", trial.number)
         return self.study.get_trials(deepcopy=False)[trial.number]
 
+    def about(self, key: str) -> tuple[int, int]:
+        """A trial's number in the study, and how often it was started."""
+        trial = self._open[key]
+        return trial.number, int(trial.user_attrs["attempts"])
+
     @property
     def num_open(self) -> int:
         """Trials handed out and not closed."""

@@ -57,8 +57,14 @@ class Progress(tune.Callback):
         self._keeper.told(trial.trial_id, **{name: result[name] for name in _TOLD if name in result})
         self._closed(self._keeper.close(trial.trial_id, result.get("objectives"), failure=failure))
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A try has failed, and there will be another."""
+        which, tries = self._keeper.about(trial.trial_id)
+        log.warning("trial %d: try %d failed, trying again: %s", which, tries, _sentence(trial))
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has failed as often as it may."""
+        self._keeper.told(trial.trial_id, traceback=str(trial.get_error() or ""))
         self._closed(self._keeper.close(trial.trial_id, None, failure=_sentence(trial)))
 
     def _closed(self, trial: FrozenTrial) -> None:

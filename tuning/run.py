@@ -161,6 +161,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
     # Its other way of telling what happens ignores `verbose`.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs have logs of their own
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `Progress` tells what fails, in a line
     import ray
     from ray import tune
 
