@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test test-all chaos lint format claim clean
+.PHONY: setup demo test test-all chaos lint format claim dashboard clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ format: setup
 
 claim: setup
 	$(BIN)/python jobs/suts.py claim
+
+dashboard: setup
+	@test -n "$(SWEEP)" || { echo "make dashboard SWEEP=folder: which sweep?" >&2; exit 2; }
+	$(BIN)/python -m tuning.dashboards "$(SWEEP)"
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -106,7 +106,7 @@
     const body = table.tBodies[0];
     const headings = [...table.tHead.rows[0].cells];
     const value = (row, column) => {
-      const cell = row.cells[column].textContent.trim();
+      const cell = row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
       const size = Number(cell.replace("−", "-").replace("∞", "Infinity"));
       return cell === "" || Number.isNaN(size) ? cell : size;
     };
@@ -175,7 +175,7 @@
   document.querySelectorAll("figure[data-chart]").forEach(enliven);
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll("button.copy").forEach(copyable);
-  lightbox();
+  if (document.getElementById("lightbox")) lightbox(); // the page of a sweep has no pictures
 
   let closed = [];
   addEventListener("beforeprint", () => {
