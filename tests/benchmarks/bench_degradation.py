@@ -14,7 +14,7 @@ import argparse
 import json
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,7 +31,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.spent: Counter[str] = Counter()
+        self.spent: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
@@ -72,8 +72,10 @@ def measure(kind: Kind, side: int, batch: int, repeats: int, device: torch.devic
         "side_px": side,
         "draw_ms": round(whole.spent["draw"] / images, 3),
         "degrade_ms": round(whole.spent["degrade"] / images, 3),
-        "images_per_s": round(1e3 * images / whole.spent.total(), 1),
-        "steps_ms": {name: round(spent / images, 3) for name, spent in steps.spent.most_common()},
+        "images_per_s": round(1e3 * images / sum(whole.spent.values()), 1),
+        "steps_ms": {
+            name: round(spent / images, 3) for name, spent in sorted(steps.spent.items(), key=lambda item: -item[1])
+        },
     }
 
 

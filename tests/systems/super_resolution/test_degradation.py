@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from scipy.special import j1
 
 from medray.engine.nested import map_tensors
 from medray.errors import UserError
@@ -72,6 +73,43 @@ def test_blur_is_isotropic_in_seven_of_ten(blind):
     kernels = [plan.steps[place].kernel for plan in blind for place in (FIRST_BLUR, SECOND_BLUR)]
     isotropic = sum(torch.allclose(kernel, kernel.T, atol=1e-7) for kernel in kernels)
     assert_share(isotropic, len(kernels), 0.7)
+
+
+def test_blurs_have_the_ranges_sigmas_and_any_direction(blind):
+    narrow, wide, angles = [], [], []
+    for kernel in (plan.steps[FIRST_BLUR].kernel.double() for plan in blind):
+        # Of a Gaussian, the logarithms of the taps next to the center are the entries of the inverse covariance.
+        xx, yy, diagonal = (
+            -2 * float((kernel[10 + y, 10 + x] / kernel[10, 10]).log()) for y, x in ((0, 1), (1, 0), (1, 1))
+        )
+        xy = (diagonal - xx - yy) / 2
+        values, vectors = torch.linalg.eigh(torch.tensor([[xx, xy], [xy, yy]], dtype=torch.float64))
+        narrow.append(float(values[1]) ** -0.5)
+        wide.append(float(values[0]) ** -0.5)
+        if wide[-1] / narrow[-1] > 1.05:
+            angles.append(math.atan2(vectors[1, 0], vectors[0, 0]) % math.pi)
+    assert (min(narrow), max(wide)) == (pytest.approx(0.2, abs=0.02), pytest.approx(3.0, abs=0.02))
+    for start in (math.pi / 8 * odd for odd in (1, 3, 5, 7)):  # about the axes and the diagonals
+        assert_share(sum((angle - start) % math.pi < math.pi / 4 for angle in angles), len(angles), 0.25)
+
+
+def test_sinc_cutoffs_fill_their_range(blind):
+    kernels = [
+        plan.steps[place].kernel for plan in blind for place in (FORMER, LATTER) if type(plan.steps[place]) is Filter
+    ]
+    ratios = [float(kernel[10, 11] / kernel[10, 10]) for kernel in kernels]  # 2 J1(c) / c falls as the cutoff c grows
+    widest, narrowest = (2 * j1(cutoff) / cutoff for cutoff in (math.pi, math.pi / 3))
+    assert (min(ratios), max(ratios)) == (pytest.approx(widest, abs=0.01), pytest.approx(narrowest, abs=0.01))
+
+
+def test_the_released_blurs_are_plateaus_with_the_ranges_flanks(released):
+    betas = []
+    for kernel in (plan.steps[0].kernel.double() for plan in released):
+        far, near = (
+            kernel[10, 10] / kernel[10, 10 + distance] - 1 for distance in (10, 7)
+        )  # (distance / sigma)^2 beta
+        betas.append(float((far / near).log()) / (2 * math.log(10 / 7)))
+    assert (min(betas), max(betas)) == (pytest.approx(0.5, abs=0.05), pytest.approx(8.0, abs=0.05))
 
 
 def test_kernel_sizes_are_equally_likely():
@@ -199,6 +237,7 @@ def test_degrading_has_no_gradient_and_keeps_full_precision_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = degrade(high, plans)
     assert not low.requires_grad
+    assert degrade(high.half(), plans).dtype == torch.float32
     assert torch.equal(low, degrade(high, plans))
 
 

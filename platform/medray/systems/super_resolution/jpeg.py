@@ -38,7 +38,7 @@ def through_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
         (B, 1, H, W), multiples of 1/255 in [0, 1].
     """
     height, width = images.shape[-2:]
-    gray = (images.clamp(0, 1) * 255).round().double() - 128  # float32 products may be cut to 10 bits on a GPU (TF32)
+    gray = (images.clamp(0, 1) * 255).round().double() - 128  # no autocast and no TF32 shortens float64
     missing = (0, -width % BLOCK, 0, -height % BLOCK)
     blocks = _to_blocks(torch.nn.functional.pad(gray, missing, mode="replicate"))
     steps = quantization_tables(qualities)[:, None, None].double()
