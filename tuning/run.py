@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -28,10 +28,12 @@ from medray.storage import is_url
 from tuning.keeper import StudyKeeper
 from tuning.plan import Plan, plan
 from tuning.progress import Progress, best_of, throttled
-from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, trial_folder
+from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, read_trial, trial_folder
+from tuning.report import write_sweep_report
 from tuning.searcher import EndIfFatal, GiveUp, StudySearcher
 from tuning.settings import OPERATIONAL, SweepSettings
 from tuning.study import JOURNAL, create_study, make_pruner
+from tuning.tensorboard import write_hparams
 from tuning.trial import TrialJob, run_configuration
 
 log = logging.getLogger("medray.tuning")
@@ -142,9 +144,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         if keeper.to_hand_out:
             with ray_session(cores, dashboard=True) as dashboard, _interruptible():
                 _need_dashboard(settings, dashboard)
-                _tune(made, job, keeper, Progress(
-                    keeper, made.objectives, made.dimensions, made.num_trials, throttled(refresh)
-                ), folder)  # fmt: skip
+                _tune(made, job, keeper, _progress(made, keeper, folder, refresh), folder)
     except KeyboardInterrupt:
         refresh()
         raise Interrupted(folder) from None
@@ -247,10 +247,19 @@ def _record(made: Plan, folder: RunDirectory, study: str, storage: str) -> Sweep
     )
 
 
-def _refresh(folder: RunDirectory, study: Study, _: FrozenTrial | None = None) -> None:
-    """Write the report anew."""
-    from tuning.report import write_sweep_report
+def _progress(made: Plan, keeper: StudyKeeper, folder: RunDirectory, refresh: Callable[[], None]) -> Progress:
+    """Who follows the trials: each goes to TensorBoard's table as it ends, the report is written now and then."""
+    report = throttled(refresh)
 
+    def ended(trial: FrozenTrial) -> None:
+        write_hparams(folder.path, read_trial(trial, made.dimensions), made.objectives)
+        report()
+
+    return Progress(keeper, made.objectives, made.num_trials, ended)
+
+
+def _refresh(folder: RunDirectory, study: Study) -> None:
+    """Write the report anew."""
     write_sweep_report(folder.path, study)
     folder.publish()
 

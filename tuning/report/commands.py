@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from medray import registry
+from tuning.fields import flag
 from tuning.plan import flags_of
 from tuning.records import SweepRecord, TrialRecord
 from tuning.space import Value
@@ -34,8 +35,6 @@ def reproduce_command(record: SweepRecord, trial: TrialRecord, seed: int) -> str
 
 def _flag(field: str, value: Value) -> list[str]:
     """The words for a field of the config, as `medray.cli` reads them."""
-    body = field.strip("_")  # the flag of lambda_ is --config.lambda_
-    name = field.replace(body, body.replace("_", "-"))
     if isinstance(value, bool):
-        return [f"--config.{name}" if value else f"--config.no-{name}"]
-    return [f"--config.{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+        return [flag(field) if value else flag(field).replace("--config.", "--config.no-")]
+    return [flag(field), *map(str, value if isinstance(value, tuple) else (value,))]
