@@ -32,7 +32,7 @@ from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, read_trial, tria
 from tuning.report import write_sweep_report
 from tuning.searcher import EndIfFatal, GiveUp, StudySearcher
 from tuning.settings import OPERATIONAL, SweepSettings
-from tuning.study import JOURNAL, create_study, make_pruner
+from tuning.study import HIDDEN, JOURNAL, create_study, make_pruner, without_password
 from tuning.tensorboard import write_hparams
 from tuning.trial import TrialJob, run_configuration
 
@@ -83,7 +83,10 @@ def resume(settings: SweepSettings) -> RunDirectory:
     saved = read_sweep(folder.path)
     made = plan(settings)
     source = checked_source(made.system(made.config), made.options, known={})
-    return _run(made, folder, _study(made, saved.storage, saved.study), source)
+    storage = settings.storage or saved.storage
+    if HIDDEN in storage:
+        raise UserError(f"the password of {storage} is not kept; give --storage again with --resume")
+    return _run(made, folder, _study(made, storage, saved.study), source)
 
 
 def stored_settings(folder: str) -> SweepSettings:
@@ -239,10 +242,10 @@ def _record(made: Plan, folder: RunDirectory, study: str, storage: str) -> Sweep
         num_seeds=made.settings.seeds,
         num_trials=made.num_trials,
         study=study,
-        storage=storage,
-        command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]]),
+        storage=without_password(storage),
+        command=shlex.join(["python", "-m", "tuning.sweep", *map(without_password, sys.argv[1:])]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        settings=asdict(made.settings),
+        settings={**asdict(made.settings), "storage": without_password(made.settings.storage)},
         versions=versions(),
     )
 
@@ -252,8 +255,11 @@ def _progress(made: Plan, keeper: StudyKeeper, folder: RunDirectory, refresh: Ca
     report = throttled(refresh)
 
     def ended(trial: FrozenTrial) -> None:
-        write_hparams(folder.path, read_trial(trial, made.dimensions), made.objectives)
-        report()
+        try:
+            write_hparams(folder.path, read_trial(trial, made.dimensions), made.objectives)
+            report()
+        except Exception:  # a picture that fails must not end hours of work; at the end it will be told
+            log.warning("the report could not be written", exc_info=True)
 
     return Progress(keeper, made.objectives, made.num_trials, ended)
 

@@ -23,8 +23,8 @@ def reproduce_command(record: SweepRecord, trial: TrialRecord, seed: int) -> str
         UserError: the system is not registered, or lacks a field that the sweep set.
     """
     words = ["python", f"jobs/{record.system}.py", "train"]
-    for flag, value in (("preset", record.preset), ("variant", record.variant), ("data", record.data)):
-        words += [f"--{flag}", value]
+    for name, value in (("preset", record.preset), ("variant", record.variant), ("data", record.data)):
+        words += [f"--{name}", value]
     words += ["--seed", str(seed)]
     common = {name: text for name, text in record.fields_set.items() if name not in trial.config}
     words += flags_of(registry.load(record.system).config_class, common)
