@@ -144,7 +144,7 @@ def test_trials_with_workers_leave_no_cores_taken_when_they_are_stopped(tmp_path
     )
     more = ("--set", "config.network=True", "config.rounds=9", "--scheduler", "asha", "--stop-on", "mse")
     trials = _sweep(tmp_path, *arguments, *more)
-    assert [trial.state for trial in trials][0] == "finished"
+    assert trials[0].state == "finished"
     assert all(trial.curve for trial in trials)  # told by workers, through the driver of the trial
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < deadline:
