@@ -20,8 +20,8 @@ class BlimsrConfig:
     crop_px: int = 512
     """Side of the high-resolution training crops (paper 512: whole slices); a multiple of 4."""
     generator: Literal["blimsr", "medsrgan", "edsr_mhca", "bicubic"] = "blimsr"
-    """What enlarges: the paper's network, the network it came from, EDSR with multi-head attention before the
-    enlargement, or bicubic interpolation, which learns nothing."""
+    """What enlarges: the paper's network, MedSRGAN's, EDSR with multi-head attention in its blocks, or bicubic
+    interpolation, which learns nothing."""
     num_blocks: int = 16
     """Residual blocks of the generator (not in the text; authors' code 16 in each of its groups)."""
     num_channels: int = 64
@@ -68,6 +68,10 @@ class BlimsrConfig:
     authors' code."""
     hu_window: tuple[float, float] = (-1024.0, 1024.0)
     """What of CT becomes [0, 1], HU (paper -1024 to 1024)."""
+    scaling: Literal["auto", "hu", "uint8", "percentile"] = "auto"
+    """How intensities become [0, 1]: auto takes 8-bit images over 255, images that reach below -200 as HU through
+    hu_window, others by their percentiles; hu, uint8 and percentile decide for all (-200 HU alone misses a CT crop
+    without air)."""
     num_epochs: int = 150
     """Passes over the training images (paper 350 k updates of 4 of its 9,336 slices: 150)."""
     warmup_epochs: int = 0
