@@ -106,7 +106,7 @@ def _derived(head: Any, plane: NDArray[Any], done: Derivation, series: str, dige
     _place(made, head, done.factor)
     made.Rows, made.Columns = plane.shape
     made.PixelData = _stored(made, plane).tobytes()
-    made["PixelData"].VR = "OW"
+    made["PixelData"].VR = "OB" if int(made.BitsAllocated) == 8 else "OW"
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     return made

@@ -1,1 +1,1 @@
-"""Super-resolution of slices."""
+"""Images of more pixels made from images of fewer."""
