@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def _writable(result: Volume, out: Path) -> Volume:
     """Pictures hold whole numbers: floating point in [0, 1], as some formats have it, has no place there."""
     if result.array.dtype.kind == "f" and suffix_of(out) in (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"):
         raise UserError(f"--out {out}: the input holds floating point, which pictures cannot; name the result .nii.gz")
-    return replace(result, header=result.header)
+    return result
 
 
 def _measurements(given: Given, result: Volume, seconds: float) -> dict[str, float]:
@@ -193,7 +193,7 @@ def _scores(given: Given, result: Volume, reference: Volume) -> dict[str, float]
     """Means over slices, on the scale of the input."""
     made, true = (planes(volume.array, given.volume.affine, given.through) for volume in (result, reference))
     found = [
-        image_scores(*(torch.from_numpy(given.scale.to_unit(plane[None, None])) for plane in pair), None)
+        image_scores(*(torch.from_numpy(given.scale.to_unit(plane[None])) for plane in pair), None, brief=True)
         for pair in zip(made, true, strict=True)
     ]
     return {name: float(np.mean([scores[name] for scores in found])) for name in ("psnr_db", "ssim")}
