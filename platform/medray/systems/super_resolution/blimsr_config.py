@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ class BlimsrConfig:
     degradation: Literal["blind", "bicubic", "bicubic_blur", "released"] = "blind"
     """How low resolution is made for training: at random and twice (paper), bicubic, with blur before it, or as in the
     authors' code."""
+    degradation_strength: float = 1.0
+    """Multiplies blur and noise, for images smaller than the paper's 512 pixels."""
     hu_window: tuple[float, float] = (-1024.0, 1024.0)
     """What of CT becomes [0, 1], HU (paper -1024 to 1024)."""
     scaling: Literal["auto", "hu", "uint8", "percentile"] = "auto"
@@ -116,10 +119,14 @@ class BlimsrConfig:
                 raise ValueError(f"{name} must be 0 or more, got {weight:g}")
         if not any(weights.values()):
             raise ValueError("all five loss weights are 0, which leaves nothing to learn; give lambda_cont a value")
+        if self.detached_structure_losses and not (self.lambda_perc or self.lambda_adv or self.lambda_cont):
+            raise ValueError("detached structure losses teach nothing by themselves; give lambda_cont a value")
         if self.perceptual == "none" and self.lambda_perc:
             raise ValueError("perceptual none has no features to compare; set lambda_perc to 0 or choose others")
         if self.vgg19_weights and self.perceptual != "vgg19":
             raise ValueError(f"vgg19_weights are for perceptual vgg19, not {self.perceptual}; leave one of them out")
+        if not 0 <= self.degradation_strength < math.inf:
+            raise ValueError(f"degradation_strength must be finite and 0 or more, got {self.degradation_strength}")
         if self.hu_window[0] >= self.hu_window[1]:
             raise ValueError(f"hu_window runs from low to high, got {self.hu_window}; try (-1024, 1024)")
 

@@ -1,7 +1,7 @@
 """BliMSR's generator and discriminator. Dey et al., MIUA 2023, sec. 3.1.
 
 The figures with widths and depths are not in the text; the sizes here are parameters, and `released` builds the frame
-that the authors' code has. Shape letters: B images, C channels, h and w the sides of the low resolution; H = 4h, W = 4w.
+that the authors' code has. Shape letters: B images, C channels, h and w sides of the low resolution, H = 4h, W = 4w.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ Attention = Literal["mhca", "1x1", "none"]
 _HEAD_KERNELS = (1, 3, 5)
 _BRANCH_SCALE = 0.1
 """Of the last weights of a residual branch at the start, so that deep stacks begin near the identity (ESRGAN)."""
-_SLOPE = 0.2
+_SLOPE, _RELEASED_SLOPE = 0.2, 0.01
+Shortcut = Literal["conv", "bicubic"]
 
 
 def he_conv(in_channels: int, out_channels: int, kernel: int, *, relu: bool = False, scale: float = 1.0) -> nn.Conv2d:
@@ -97,7 +98,10 @@ class AttentionBlock(nn.Module):
 def upsampler(in_channels: int, channels: int) -> nn.Sequential:
     """Twice a convolution and a pixel shuffle: (B, in_channels, h, w) to (B, channels, H, W)."""
     return nn.Sequential(
-        he_conv(in_channels, 4 * channels, 3), nn.PixelShuffle(2), he_conv(channels, 4 * channels, 3), nn.PixelShuffle(2)
+        he_conv(in_channels, 4 * channels, 3),
+        nn.PixelShuffle(2),
+        he_conv(channels, 4 * channels, 3),
+        nn.PixelShuffle(2),
     )
 
 
@@ -181,9 +185,7 @@ class JudgeBlock(nn.Module):
             the channels twice (authors' code).
     """
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int, slope: float, shortcut: Literal["conv", "bicubic"]
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, slope: float, shortcut: Shortcut) -> None:
         super().__init__()
         self.body = nn.Sequential(
             spectral_norm(nn.Conv2d(in_channels, channels, 3, stride, padding=1)),
@@ -224,17 +226,18 @@ class ResnetDiscriminator(nn.Module):
 
     def __init__(self, channels: int, *, released: bool = False) -> None:
         super().__init__()
-        wide = [channels, 2 * channels, 4 * channels, 8 * channels]
-        stem, score = nn.Conv2d(1, channels, 3, padding=1), nn.Linear(wide[-1], 1)
-        plan = [(width, 1 if stage == 0 else 2, 1) for stage, width in enumerate(wide)]
-        steps = [(width, stride) for width, first, second in plan for stride in (first, second)]
+        widths = [channels * 2**stage for stage in range(4)]
+        steps = [(width, stride) for width in widths for stride in (1 if width == channels else 2, 1)]
+        stem, score = nn.Conv2d(1, channels, 3, padding=1), nn.Linear(widths[-1], 1)
+        slope = _RELEASED_SLOPE if released else _SLOPE
+        shortcut: Shortcut = "bicubic" if released else "conv"
         if released:
-            slope, shortcut = 0.01, "bicubic"
-            steps.pop(0)
+            steps = steps[1:]
         else:
-            slope, shortcut = _SLOPE, "conv"
-            stem, score = spectral_norm(stem), spectral_norm(score)
-        blocks, before = [], channels
+            spectral_norm(stem)
+            spectral_norm(score)
+        blocks: list[nn.Module] = []
+        before = channels
         for width, stride in steps:
             blocks.append(JudgeBlock(before, width, stride, slope, shortcut))
             before = width

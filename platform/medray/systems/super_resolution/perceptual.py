@@ -57,6 +57,9 @@ class Features(nn.Module):
         std: of each input channel, divided by.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: Literal["vgg19", "phantom", "random"],
@@ -79,10 +82,12 @@ class Features(nn.Module):
         """(B, 1, H, W) in [0, 1] to five tensors (B, channels, H / 2^k, W / 2^k), k from 0 to 4."""
         x = (images.expand(-1, self.mean.shape[1], -1, -1) - self.mean) / self.std
         found = []
-        for index, layer in enumerate(self.features[: self.taken[-1] + 1]):
+        for index, layer in enumerate(self.features):
             x = layer(x)
             if index in self.taken:
                 found.append(x)
+            if index == self.taken[-1]:
+                break
         return found
 
 
@@ -138,6 +143,6 @@ def _published_vgg19(path: Path, imagenet_statistics: bool) -> Features:
 @functools.cache
 def _warn_of_stand_in() -> None:
     log.warning(
-        "no --config.vgg19-weights: a small network trained on phantoms stands in for VGG-19, so textures are guided by "
-        "its features and perceptual_distance cannot be compared with published LPIPS values"
+        "no --config.vgg19-weights: a small network trained on phantoms stands in for VGG-19, so its features guide "
+        "textures and perceptual_distance cannot be compared with published LPIPS values"
     )
