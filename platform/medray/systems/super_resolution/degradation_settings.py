@@ -183,7 +183,7 @@ ROUNDS: dict[Kind, tuple[RoundSettings, ...]] = {
             any_order=True,
         ),
     ),
-    # What earlier work trained on, and the paper's comparison on real images (sec. 4.4, fig. 5).
+    # What earlier work trained on, and the paper's comparison on real images (sec. 4.3, fig. 5).
     "bicubic": (RoundSettings(resize=ResizeSettings(factor=_TO_LOW, modes=(("bicubic", 1.0),))),),
     "bicubic_blur": (
         RoundSettings(blur=_FIRST_BLUR, resize=ResizeSettings(factor=_TO_LOW, modes=(("bicubic", 1.0),))),

@@ -1,7 +1,8 @@
 """What JPEG loses of a gray image: 8 x 8 cosine transform, quantization, and back.
 
-The entropy coder loses nothing and is left out, so the whole runs in batches on any device. Agrees with libjpeg's
-(which Pillow uses) to one gray level nearly everywhere; libjpeg's transform is in integers, so ties round differently.
+The entropy coder loses nothing and is left out, so the whole runs in batches on any device. Transforms and quantization
+round where libjpeg's do ("islow", its default and Pillow's): coefficients have 3 fractional bits there, so that many
+stand on a tie at quantization, which otherwise would fall to either side.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ def through_jpeg(images: Tensor, qualities: Tensor) -> Tensor:
         (B, 1, H, W), multiples of 1/255 in [0, 1].
     """
     height, width = images.shape[-2:]
-    gray = (images.clamp(0, 1) * 255).round() - 128
+    gray = (images.clamp(0, 1) * 255).round().double() - 128  # no autocast and no TF32 shortens float64
     missing = (0, -width % BLOCK, 0, -height % BLOCK)
     blocks = _to_blocks(torch.nn.functional.pad(gray, missing, mode="replicate"))
-    cosines = _cosines(images)
-    steps = quantization_tables(qualities).to(images)[:, None, None]
-    coefficients = (cosines @ blocks @ cosines.T / steps).round() * steps
-    gray = _from_blocks(cosines.T @ coefficients @ cosines)[:, None, :height, :width]
-    return (gray.round() + 128).clamp(0, 255) / 255
+    steps = quantization_tables(qualities)[:, None, None].double()
+    cosines = _cosines(images.device)
+    levels = _quantized(_forward(blocks, cosines), steps)
+    gray = _from_blocks(_backward(levels * steps, cosines))[:, None, :height, :width]
+    return (gray + 128).clamp(0, 255).to(images) / 255
 
 
 def quantization_tables(qualities: Tensor) -> Tensor:
@@ -54,12 +55,34 @@ def quantization_tables(qualities: Tensor) -> Tensor:
     return ((table * percent[:, None, None] + 50) // 100).clamp(1, 255)
 
 
-def _cosines(like: Tensor) -> Tensor:
-    """The orthonormal DCT-II matrix, (8, 8): row = frequency."""
+def _cosines(device: torch.device) -> Tensor:
+    """The DCT-II matrix, (8, 8), times sqrt(8) as in libjpeg: row = frequency, and row 0 is all ones."""
     frequency, position = torch.arange(BLOCK)[:, None], torch.arange(BLOCK)
-    rows = torch.cos((2 * position + 1).double() * frequency * math.pi / (2 * BLOCK)) * math.sqrt(2 / BLOCK)
-    rows[0] /= math.sqrt(2)
-    return rows.to(like)
+    rows = torch.cos((2 * position + 1).double() * frequency * math.pi / (2 * BLOCK)) * math.sqrt(2)
+    rows[0] = 1
+    return rows.to(device)
+
+
+def _forward(blocks: Tensor, cosines: Tensor) -> Tensor:
+    """8 times the coefficients, rounded; 2 fractional bits are kept between rows and columns."""
+    rows = _rounded(blocks @ cosines.T * 4)
+    return _rounded(cosines @ rows / 4)
+
+
+def _quantized(eightfold: Tensor, steps: Tensor) -> Tensor:
+    """Multiples of the steps that are nearest to the coefficients; ties go away from 0."""
+    return eightfold.sign() * torch.floor((eightfold.abs() + 4 * steps) / (8 * steps))
+
+
+def _backward(coefficients: Tensor, cosines: Tensor) -> Tensor:
+    """Gray levels; 2 fractional bits are kept between columns and rows."""
+    columns = _rounded(cosines.T @ coefficients * 4)
+    return _rounded(columns @ cosines / (4 * BLOCK))
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """To the nearest integer; ties go up."""
+    return torch.floor(values + 0.5)
 
 
 def _to_blocks(images: Tensor) -> Tensor:
