@@ -192,6 +192,21 @@ def test_the_best_ssim_is_kept_where_there_is_validation(cases):
     assert BlimsrLearner(BlimsrConfig(**TINY), cases, []).schedule.monitor is None
 
 
+def test_epochs_of_the_warm_up_do_not_compete_for_the_best(cases):
+    def validated(**fields):
+        learner, found = make_learner(cases, **fields), []
+        for epoch in range(fields["num_epochs"]):
+            learner.begin_epoch(epoch)
+            found.append(learner.num_validation_samples())
+        return found
+
+    assert validated(num_epochs=4, warmup_epochs=2) == [0, 0, 1, 1]
+    assert validated(num_epochs=2, warmup_epochs=2) == [
+        1,
+        1,
+    ]  # nothing but the content loss: nothing to confuse it with
+
+
 def test_scores_have_vif_from_41_pixels_on_and_a_distance_where_there_are_features(cases):
     learner = make_learner(cases)
     image = learner.read.image(cases[0])

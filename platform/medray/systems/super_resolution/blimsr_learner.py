@@ -1,7 +1,8 @@
 """BliMSR's gradient loop: degrade crops, enlarge them, judge. One step of the generator, then one of its judge.
 
 The epoch with the best SSIM on frozen degradations of the validation images is kept: with an adversarial loss the last
-one need not be the best, PSNR prefers blur, and the perceptual distance is the loss's own measure.
+one need not be the best, PSNR prefers blur, and the perceptual distance is the loss's own measure. Epochs of a warm-up
+do not compete: the content loss alone may well have the higher SSIM, and would then be what is kept.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class BlimsrLearner(Learner):
         self.config, self.train, self.validation = config, list(train), list(validation)
         self.read = HighResReader(window=config.hu_window, scaling=config.scaling, cache=cache)
         self.degradation = DegradationSettings(kind=config.degradation, strength=config.degradation_strength)
+        self._warming_up = False
         self.features = open_features(config)  # frozen: not in the checkpoints, and moved along by hand
         self.networks = nn.ModuleDict({"generator": make_generator(config)})
         if config.is_adversarial:
@@ -173,9 +175,14 @@ class BlimsrLearner(Learner):
         step.update("discriminator")
         return each
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Notes whether the epoch is part of a warm-up that something follows."""
+        config = self.config
+        self._warming_up = epoch < config.warmup_epochs < config.num_epochs
+
     def num_validation_samples(self) -> int:
-        """Whole images."""
-        return len(self.validation)
+        """Whole images; none while warming up."""
+        return 0 if self._warming_up else len(self.validation)
 
     def validation_step(self, index: int) -> Mapping[str, SumCount]:
         """Scores of a validation image, degraded in the same way in every epoch and run."""
