@@ -72,6 +72,11 @@ def test_vif_exceeds_one_where_contrast_is_enhanced(pair):
     assert vif(0.5 + 1.5 * (image - 0.5), image) > 1
 
 
+def test_vif_of_a_constant_reference_is_not_a_number(pair):
+    image, _ = pair
+    assert math.isnan(vif(image, np.full_like(image, 0.5)))
+
+
 @pytest.mark.parametrize("score", [psnr_db, ssim, vif])
 def test_shapes_that_differ_are_refused(score):
     with pytest.raises(ValueError, match=r"\(48, 48\).*\(48, 47\)"):

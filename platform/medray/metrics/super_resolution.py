@@ -58,7 +58,8 @@ def ssim(image: Image, reference: Image) -> float:
 def vif(image: Image, reference: Image) -> float:
     """Visual information fidelity in the pixel domain (Sheikh & Bovik 2006), by torchmetrics.
 
-    Its noise has variance 2 on a scale of 0 to 255. 1 for equal images; above 1 where contrast was enhanced.
+    Its noise has variance 2 on a scale of 0 to 255. 1 for equal images, above 1 where contrast was enhanced, nan where
+    the reference is constant.
 
     Raises:
         ValueError: the shapes differ, or a side is shorter than 41 pixels.

@@ -96,7 +96,7 @@ class BlimsrConfig:
         self._check_counts()
         self._check_losses()
         self._check_schedule()
-        if self.vgg19_weights and "://" not in self.vgg19_weights:
+        if self.vgg19_weights:
             # absolute from the start: a run may be resumed from another folder
             object.__setattr__(self, "vgg19_weights", str(Path(self.vgg19_weights).expanduser().resolve()))
 
@@ -152,6 +152,8 @@ class BlimsrConfig:
         return self.learns and self.lambda_adv > 0
 
 
+# MedSRGAN also compares features of its discriminator (Gu et al. 2020); BliMSR's text does not say how much that weighs,
+# and it is left out. So it differs from the paper's system by attention, discriminator and the two structure losses.
 _CONTENT_ALONE = {"lambda_perc": 0.0, "lambda_adv": 0.0, "lambda_cont": 1.0, "lambda_grad": 0.0, "lambda_dssim": 0.0}
 
 VARIANTS: Mapping[str, Variant] = {

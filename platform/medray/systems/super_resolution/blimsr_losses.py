@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,17 +33,16 @@ def perceptual_loss(features: Sequence[Tensor], reference: Sequence[Tensor], wei
         reference: likewise.
         weights: of the blocks; a fifth each in the paper.
     """
-    terms = [
-        weight * content_loss(mine, other)
-        for weight, mine, other in zip(weights, features, reference, strict=True)
-    ]  # fmt: skip
-    return sum(terms[1:], start=terms[0])
+    blocks = [content_loss(mine, other) for mine, other in zip(features, reference, strict=True)]
+    return sum(
+        (weight * block for weight, block in zip(weights, blocks, strict=True)), start=torch.zeros_like(blocks[0])
+    )
 
 
 def gradient_loss(image: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute difference of finite differences, averaged over the two axes, eq. 4; (B, 1, H, W) each."""
-    return (content_loss(image.diff(dim=2), reference.diff(dim=2))
-            + content_loss(image.diff(dim=3), reference.diff(dim=3))) / 2  # fmt: skip
+    rows, columns = (content_loss(image.diff(dim=axis), reference.diff(dim=axis)) for axis in (2, 3))
+    return (rows + columns) / 2
 
 
 def dissimilarity_loss(image: Tensor, reference: Tensor) -> Tensor:

@@ -47,11 +47,9 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         inner = channels // reduction
         self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(channels, inner, kernel), nn.ReLU(), nn.ConvTranspose2d(inner, channels, kernel)
-            )
+            nn.Sequential(nn.Conv2d(channels, inner, kernel), nn.ReLU(), nn.ConvTranspose2d(inner, channels, kernel))
             for kernel in _HEAD_KERNELS
-        )  # fmt: skip
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to weights of the same shape; h and w are at least 5."""
@@ -76,9 +74,7 @@ class AttentionBlock(nn.Module):
         scale: of the branch.
     """
 
-    def __init__(
-        self, channels: int, reduction: int, attention: Attention = "mhca", *, scale: float = 1.0
-    ) -> None:  # fmt: skip
+    def __init__(self, channels: int, reduction: int, attention: Attention = "mhca", *, scale: float = 1.0) -> None:
         super().__init__()
         self.body = nn.Sequential(
             he_conv(channels, channels, 3, relu=True), nn.ReLU(), he_conv(channels, channels, 3, scale=_BRANCH_SCALE)
