@@ -36,7 +36,7 @@ class IntensityRange:
 
     def to_unit(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """Values of the image, any shape, as [0, 1]."""
-        return (normalize_intensity(array, "ct", window=(self.low, self.high)) + 1) / 2
+        return np.asarray((normalize_intensity(array, "ct", window=(self.low, self.high)) + 1) / 2, dtype=np.float32)
 
     def from_unit(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         """[0, 1] as values of the image."""
@@ -98,7 +98,9 @@ class HighResReader:
         cache: keeps what was decoded.
     """
 
-    def __init__(self, window: tuple[float, float], scaling: Scaling = "auto", cache: SampleCache | None = None) -> None:
+    def __init__(
+        self, window: tuple[float, float], scaling: Scaling = "auto", cache: SampleCache | None = None
+    ) -> None:
         self.window = window
         self.scaling = scaling
         self.cache = cache or SampleCache(memory_gb=1.0)
