@@ -2,7 +2,7 @@
 
     python jobs/blimsr.py                                   phantom on a local Ray, half a minute
     ray job submit -- python jobs/blimsr.py                 the same on a running cluster
-    python jobs/blimsr.py train --preset paper --data /scans/ct --config.vgg19-weights vgg19.pth --num-workers 8 --use-gpu
+    python jobs/blimsr.py train --preset paper --data /scans/ct --config.vgg19-weights vgg19.pth --use-gpu
     python jobs/blimsr.py predict --checkpoint runs/blimsr/... --input slice.png --out fine.png
     python jobs/blimsr.py predict --checkpoint runs/blimsr/... --input series/ --out fine/ --option tile=128
     python jobs/blimsr.py claim                             blind training beats bicubic training; exits 1 if not

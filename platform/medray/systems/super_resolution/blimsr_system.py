@@ -1,7 +1,7 @@
 """BliMSR as a system: data, training, evaluation, prediction and the claim.
 
-The networks are in `blimsr_networks`, the losses in `blimsr_losses`, the loop in `blimsr_learner`, the blind degradation
-in `degradation`.
+The networks are in `blimsr_networks`, the losses in `blimsr_losses`, the loop in `blimsr_learner` and the blind
+degradation in `degradation`.
 """
 
 from __future__ import annotations
