@@ -14,6 +14,7 @@ SMALL: Mapping[str, Any] = {
     "disc_channels": 8,
     "batch_size": 8,
     "perceptual": "phantom",
+    "crops_per_image": 4,
     "lr": 1e-3,
     "test_fraction": 0.25,
     "validation_fraction": 0.1,
@@ -24,7 +25,7 @@ PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         about="crops of 64 px of the CT phantom, 4 blocks of 16 channels; half a minute on 2 cores",
         data="phantom:thorax_ct?n=24&slices=1&size=128&seed=0",
-        config={**SMALL, "num_epochs": 24, "warmup_epochs": 16},
+        config={**SMALL, "num_epochs": 20, "warmup_epochs": 16},
         compare=("bicubic",),
     ),
     "demo": Preset(
