@@ -1,4 +1,4 @@
-"""Slices that were computed from DICOM slices, as DICOM files of their own: marked as derived, in a series of their own.
+"""Slices computed from DICOM slices, as DICOM files of their own: marked as derived, in a new series.
 
 Whatever the originals say of the patient, the study and the scanner stays, since the result is the same patient's.
 """

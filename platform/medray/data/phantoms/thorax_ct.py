@@ -188,7 +188,9 @@ def _parenchyma(canvas: _Canvas, random: np.random.Generator, lung: FloatArray, 
     there = np.argwhere(lung > 0.9)
     for _ in range(int(random.integers(0, 3))):
         radius = random.uniform(2.0, 5.0) / canvas.pixels
-        canvas.paint(canvas.ellipse(_inside(random, canvas, there), (radius, radius * random.uniform(0.8, 1.0))) * lung, "nodule")
+        canvas.paint(
+            canvas.ellipse(_inside(random, canvas, there), (radius, radius * random.uniform(0.8, 1.0))) * lung, "nodule"
+        )
 
 
 def _inside(random: np.random.Generator, canvas: _Canvas, there: NDArray[np.intp]) -> tuple[float, float]:

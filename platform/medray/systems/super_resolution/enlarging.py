@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from medray.data.affines import Affine
 from medray.data.case import Volume
@@ -18,6 +20,19 @@ from medray.systems.super_resolution.high_res import IntensityRange
 
 Upsample = Callable[[Tensor], Tensor]
 """(1, 1, h, w) in [0, 1] to (1, 1, 4h, 4w) in [0, 1]."""
+
+
+def upsampler(generator: nn.Module) -> Upsample:
+    """A network as a function of one image, with its result clamped to [0, 1]."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator.to(device).eval()
+
+    @torch.no_grad()
+    def upsample(low: Tensor) -> Tensor:
+        found: Tensor = generator(low.to(device))
+        return found.clamp(0, 1).cpu()
+
+    return upsample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +68,7 @@ def enlarge(
     *,
     through: int | None,
     tiles: Tiles,
-    out: NDArray[np.generic] | None = None,
+    out: NDArray[Any] | None = None,
 ) -> Volume:
     """Every slice of an image four times as large along both of its axes.
 
@@ -79,7 +94,7 @@ def enlarge(
     return Volume(result, grid.affine, volume.source, volume.header)
 
 
-def as_type(values: NDArray[np.float32], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+def as_type(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Rounded and clipped where the type holds whole numbers."""
     if dtype.kind not in "iu":
         return values.astype(dtype)
@@ -102,7 +117,7 @@ def finer_grid(volume: Volume, through: int | None) -> Grid:
     return Grid(tuple(n * SCALE if axis in within else n for axis, n in enumerate(volume.shape)), affine)
 
 
-def planes(array: NDArray[np.generic], affine: Affine, through: int | None) -> Iterator[NDArray[np.generic]]:
+def planes(array: NDArray[Any], affine: Affine, through: int | None) -> Iterator[NDArray[Any]]:
     """The slices as views (H, W) that run to the patient's right and front, as in training.
 
     Args:
@@ -129,7 +144,7 @@ def _parts(length: int, tiles: Tiles) -> list[_Part]:
     ends = [round(index * length / count) for index in range(count + 1)]
     return [
         _Part((max(0, start - tiles.overlap), min(length, end + tiles.overlap)), (start, end))
-        for start, end in zip(ends, ends[1:], strict=False)
+        for start, end in pairwise(ends)
     ]
 
 

@@ -36,7 +36,7 @@ class IntensityRange:
 
     def to_unit(self, array: NDArray[Any]) -> NDArray[np.float32]:
         """Values of the image, any shape, as [0, 1]."""
-        return (normalize_intensity(array, "ct", window=(self.low, self.high)) + 1) / 2
+        return np.asarray((normalize_intensity(array, "ct", window=(self.low, self.high)) + 1) / 2, dtype=np.float32)
 
     def from_unit(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         """[0, 1] as values of the image."""

@@ -28,7 +28,7 @@ from medray.errors import UserError
 from medray.system import Prediction, PredictRequest
 from medray.systems.super_resolution.blimsr_config import MIN_CROP_PX
 from medray.systems.super_resolution.degradation import SCALE
-from medray.systems.super_resolution.enlarging import Tiles, Upsample, axial_axis, enlarge, planes
+from medray.systems.super_resolution.enlarging import Tiles, axial_axis, enlarge, planes, upsampler
 from medray.systems.super_resolution.high_res import IntensityRange, Scaling, gray, range_of
 from medray.systems.super_resolution.pictures import comparison_png
 from medray.systems.super_resolution.scores import image_scores
@@ -50,19 +50,6 @@ class Given:
     volume: Volume
     through: int | None
     scale: IntensityRange
-
-
-def upsampler(generator: nn.Module) -> Upsample:
-    """A network as a function of one image, with its result clamped to [0, 1]."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator.to(device).eval()
-
-    @torch.no_grad()
-    def upsample(low: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = generator(low.to(device))
-        return found.clamp(0, 1).cpu()
-
-    return upsample
 
 
 def predict_file(
@@ -192,10 +179,10 @@ def _reference(request: PredictRequest, result: Volume) -> Volume | None:
 def _scores(given: Given, result: Volume, reference: Volume) -> dict[str, float]:
     """Means over slices, on the scale of the input."""
     made, true = (planes(volume.array, given.volume.affine, given.through) for volume in (result, reference))
-    found = [
-        image_scores(*(torch.from_numpy(given.scale.to_unit(plane[None])) for plane in pair), None, brief=True)
-        for pair in zip(made, true, strict=True)
-    ]
+    found = []
+    for pair in zip(made, true, strict=True):
+        image, truth = (torch.from_numpy(given.scale.to_unit(plane[None])) for plane in pair)
+        found.append(image_scores(image, truth, None, brief=True))
     return {name: float(np.mean([scores[name] for scores in found])) for name in ("psnr_db", "ssim")}
 
 
