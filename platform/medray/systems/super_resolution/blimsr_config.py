@@ -152,8 +152,9 @@ class BlimsrConfig:
         return self.learns and self.lambda_adv > 0
 
 
-# MedSRGAN also compares features of its discriminator (Gu et al. 2020); BliMSR's text does not say how much that weighs,
-# and it is left out. So it differs from the paper's system by attention, discriminator and the two structure losses.
+# MedSRGAN also compares features of its discriminator (Gu et al. 2020); BliMSR's text does not say how much that
+# weighs, and it is left out. So it differs from the paper's system by attention, discriminator and the two losses of
+# structure.
 _CONTENT_ALONE = {"lambda_perc": 0.0, "lambda_adv": 0.0, "lambda_cont": 1.0, "lambda_grad": 0.0, "lambda_dssim": 0.0}
 
 VARIANTS: Mapping[str, Variant] = {
