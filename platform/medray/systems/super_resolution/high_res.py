@@ -98,7 +98,9 @@ class HighResReader:
         cache: keeps what was decoded.
     """
 
-    def __init__(self, window: tuple[float, float], scaling: Scaling = "auto", cache: SampleCache | None = None) -> None:
+    def __init__(
+        self, window: tuple[float, float], scaling: Scaling = "auto", cache: SampleCache | None = None
+    ) -> None:
         self.window = window
         self.scaling = scaling
         self.cache = cache or SampleCache(memory_gb=1.0)
