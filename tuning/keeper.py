@@ -80,6 +80,8 @@ class StudyKeeper:
 
     def watched(self, key: str, step: int, value: float) -> bool:
         """A trial has measured itself on the way; whether it should be given up."""
+        if len(self.study.directions) > 1:  # Optuna keeps no curves of several objectives, and gives nothing up
+            return False
         trial = self._open[key]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed trial tells again what it told before it was interrupted

@@ -126,7 +126,6 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         seed=settings.seed,
         pruner=make_pruner(made.scheduler, grace=settings.grace, reduction=settings.reduction),
     )
-    stop_on = settings.stop_on or next(iter(made.objectives))
     job = TrialJob(
         sweep=str(folder),
         system=made.system,
@@ -136,7 +135,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         preset=made.preset,
         variant=made.variant,
         metrics=tuple(made.objectives),
-        stop_on=stop_on if made.scheduler != "none" else "",
+        stop_on=settings.stop_on or next(iter(made.objectives)),
         num_seeds=settings.seeds,
         on_gpu=settings.use_gpu and settings.num_workers == 0,
     )
@@ -180,7 +179,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
         tune.with_resources(tune.with_parameters(run_configuration, job=job), resources),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(keeper),
-            scheduler=GiveUp(keeper) if made.scheduler in ("asha", "median") else None,
+            scheduler=GiveUp(keeper),
             num_samples=keeper.to_hand_out,
             max_concurrent_trials=at_a_time,
             # A trial that trains in its own process leaves a warm one behind: the next need not import anything.

@@ -82,11 +82,14 @@ def _trials(out: Path) -> list[TrialRecord]:
 
 GRID = ("config.lr=choice(1e-5,3e-5,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2)", "config.lambda_cont=choice(0.0,0.1,1.0,10.0)")
 
+SMALL = ("config.crop_px=32", "config.num_blocks=2", "config.num_channels=8", "config.lambda_adv=0",
+         "config.warmup_epochs=0", "config.num_epochs=27", "config.validation_fraction=0.25")  # fmt: skip
+
 
 def halving() -> None:
     """Print the epochs that a grid takes with and without giving trials up, and the best of each."""
     common = ["blimsr", "--search", *GRID, "--sampler", "grid", "--trials", "32", "--metric", "ssim", "--mode", "max",
-              "--concurrent", "2"]  # fmt: skip
+              "--concurrent", "1", "--data", "phantom:thorax_ct?n=16&slices=1&size=64", "--set", *SMALL]  # fmt: skip
     found: dict[str, list[TrialRecord]] = {}
     with local_ray(2), tempfile.TemporaryDirectory() as folder:
         for name in ("none", "asha"):

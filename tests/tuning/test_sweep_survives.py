@@ -89,7 +89,8 @@ def test_killed_twice_and_resumed_it_has_tried_the_same(tmp_path: Path) -> None:
     assert len(rounds) == len(set(rounds)) == 5 * 4  # no finished round was done again
 
 
-def test_trials_of_a_lost_node_go_on_on_another(tmp_path: Path) -> None:
+def test_trials_of_a_lost_node_go_on_on_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a cluster without dashboard, where trials with workers of their own are refused."""
     diary = tmp_path / "diary"
     arguments = [
         *SWEEP,
@@ -103,6 +104,8 @@ def test_trials_of_a_lost_node_go_on_on_another(tmp_path: Path) -> None:
         "3",
     ]
     with registered(), nodes(2) as cluster:
+        assert main([*SWEEP, "--sampler", "random", "--num-workers", "1", "--out", str(tmp_path / "refused")]) == 2
+        assert "need Ray's dashboard" in capsys.readouterr().err
         sweep = Beside(lambda: main(arguments))
         sweep.wait_until(lambda: diary.exists() and len(diary.read_text().splitlines()) >= 3)
         cluster.kill(cluster.alive[0])
