@@ -49,6 +49,12 @@ def field_type(config_class: type[Any], name: str) -> Any:
     return get_type_hints(config_class)[name]
 
 
+def flag(name: str) -> str:
+    """The flag of a field of the config, as `train` has it: ``--config.lambda-adv``, and ``--config.lambda_``."""
+    body = name.strip("_")
+    return "--config." + name.replace(body, body.replace("_", "-"))
+
+
 def with_values(config: Any, values: Mapping[str, Value]) -> Any:
     """The config with some fields changed.
 

@@ -80,6 +80,8 @@ class StudyKeeper:
 
     def watched(self, key: str, step: int, value: float) -> bool:
         """A trial has measured itself on the way; whether it should be given up."""
+        if len(self.study.directions) > 1:  # Optuna keeps no curves of several objectives, and gives nothing up
+            return False
         trial = self._open[key]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed trial tells again what it told before it was interrupted
@@ -112,6 +114,11 @@ class StudyKeeper:
         except (UpdateFinishedTrialError, ValueError):
             log.debug("trial %d was closed before", trial.number)
         return self.study.get_trials(deepcopy=False)[trial.number]
+
+    def about(self, key: str) -> tuple[int, int]:
+        """A trial's number in the study, and how often it was started."""
+        trial = self._open[key]
+        return trial.number, int(trial.user_attrs["attempts"])
 
     @property
     def num_open(self) -> int:

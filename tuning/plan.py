@@ -12,7 +12,7 @@ from medray.cli.flags import first_preset, parse_training, variants
 from medray.engine.options import RunOptions
 from medray.errors import UserError
 from medray.system import System
-from tuning.fields import check_dimensions, field_type
+from tuning.fields import check_dimensions, field_type, flag
 from tuning.settings import SweepSettings
 from tuning.space import Dimension, Space, combinations, parse_dimension, parse_setting
 from tuning.spaces import load_space
@@ -119,11 +119,11 @@ def flags_of(config_class: type[Any], values: Mapping[str, str]) -> list[str]:
     """
     words: list[str] = []
     for name, text in values.items():
-        flag = name.replace("_", "-")
         if field_type(config_class, name) is bool:
-            words.append(f"--config.{flag}" if text.lower() in ("true", "yes", "1") else f"--config.no-{flag}")
+            yes = text.lower() in ("true", "yes", "1")
+            words.append(flag(name) if yes else flag(name).replace("--config.", "--config.no-"))
         else:
-            words += [f"--config.{flag}", *(text.split() or [""])]
+            words += [flag(name), *(text.split() or [""])]
     return words
 
 

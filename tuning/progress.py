@@ -13,7 +13,6 @@ from ray.tune.experiment import Trial
 
 from medray.report.measures import duration, number
 from tuning.keeper import StudyKeeper
-from tuning.space import Dimension
 
 log = logging.getLogger("medray.tuning")
 
@@ -28,21 +27,19 @@ class Progress(tune.Callback):
     Args:
         keeper: of the study.
         objectives: metric -> "max" or "min".
-        dimensions: of the space.
         num_trials: asked for.
-        refresh: writes the sweep's report.
+        ended: called with each trial that has.
     """
 
     def __init__(
         self,
         keeper: StudyKeeper,
         objectives: Mapping[str, str],
-        dimensions: tuple[Dimension, ...],
         num_trials: int,
-        refresh: Callable[[FrozenTrial], None],
+        ended: Callable[[FrozenTrial], None],
     ) -> None:
-        self._keeper, self._objectives, self._dimensions = keeper, objectives, dimensions
-        self._num_trials, self._refresh = num_trials, refresh
+        self._keeper, self._objectives = keeper, objectives
+        self._num_trials, self._ended = num_trials, ended
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A try begins."""
@@ -57,14 +54,20 @@ class Progress(tune.Callback):
         self._keeper.told(trial.trial_id, **{name: result[name] for name in _TOLD if name in result})
         self._closed(self._keeper.close(trial.trial_id, result.get("objectives"), failure=failure))
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A try has failed, and there will be another."""
+        which, tries = self._keeper.about(trial.trial_id)
+        log.warning("trial %d: try %d failed, trying again: %s", which, tries, _sentence(trial))
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has failed as often as it may."""
+        self._keeper.told(trial.trial_id, traceback=str(trial.get_error() or ""))
         self._closed(self._keeper.close(trial.trial_id, None, failure=_sentence(trial)))
 
     def _closed(self, trial: FrozenTrial) -> None:
         best = best_of(self._keeper.mine(), self._objectives)
         log.info("%s", self._line(trial, best))
-        self._refresh(trial)
+        self._ended(trial)
 
     def _line(self, trial: FrozenTrial, best: FrozenTrial | None) -> str:
         """Trial 7 (8/40): ssim 0.812, 41 s, lambda_adv 0.013; best trial 5: ssim 0.831"""
@@ -91,11 +94,11 @@ def best_of(trials: list[FrozenTrial], objectives: Mapping[str, str]) -> FrozenT
     return max(finished, key=lambda trial: sign * trial.values[0], default=None)
 
 
-def throttled(action: Callable[[], None]) -> Callable[[FrozenTrial], None]:
-    """``action`` at the end of a trial, but not more often than once a minute."""
-    last = -_REPORT_EVERY_S
+def throttled(action: Callable[[], None]) -> Callable[[], None]:
+    """``action``, but not more often than once a minute."""
+    last = time.monotonic() - _REPORT_EVERY_S
 
-    def run(_: FrozenTrial) -> None:
+    def run() -> None:
         nonlocal last
         if time.monotonic() - last >= _REPORT_EVERY_S:
             last = time.monotonic()

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -28,10 +28,12 @@ from medray.storage import is_url
 from tuning.keeper import StudyKeeper
 from tuning.plan import Plan, plan
 from tuning.progress import Progress, best_of, throttled
-from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, trial_folder
+from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, read_trial, trial_folder
+from tuning.report import write_sweep_report
 from tuning.searcher import EndIfFatal, GiveUp, StudySearcher
 from tuning.settings import OPERATIONAL, SweepSettings
-from tuning.study import JOURNAL, create_study, make_pruner
+from tuning.study import HIDDEN, JOURNAL, create_study, make_pruner, without_password
+from tuning.tensorboard import write_hparams
 from tuning.trial import TrialJob, run_configuration
 
 log = logging.getLogger("medray.tuning")
@@ -81,7 +83,10 @@ def resume(settings: SweepSettings) -> RunDirectory:
     saved = read_sweep(folder.path)
     made = plan(settings)
     source = checked_source(made.system(made.config), made.options, known={})
-    return _run(made, folder, _study(made, saved.storage, saved.study), source)
+    storage = settings.storage or saved.storage
+    if HIDDEN in storage:
+        raise UserError(f"the password of {storage} is not kept; give --storage again with --resume")
+    return _run(made, folder, _study(made, storage, saved.study), source)
 
 
 def stored_settings(folder: str) -> SweepSettings:
@@ -121,7 +126,6 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         seed=settings.seed,
         pruner=make_pruner(made.scheduler, grace=settings.grace, reduction=settings.reduction),
     )
-    stop_on = settings.stop_on or next(iter(made.objectives))
     job = TrialJob(
         sweep=str(folder),
         system=made.system,
@@ -131,7 +135,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         preset=made.preset,
         variant=made.variant,
         metrics=tuple(made.objectives),
-        stop_on=stop_on if made.scheduler != "none" else "",
+        stop_on=settings.stop_on or next(iter(made.objectives)),
         num_seeds=settings.seeds,
         on_gpu=settings.use_gpu and settings.num_workers == 0,
     )
@@ -142,9 +146,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         if keeper.to_hand_out:
             with ray_session(cores, dashboard=True) as dashboard, _interruptible():
                 _need_dashboard(settings, dashboard)
-                _tune(made, job, keeper, Progress(
-                    keeper, made.objectives, made.dimensions, made.num_trials, throttled(refresh)
-                ), folder)  # fmt: skip
+                _tune(made, job, keeper, _progress(made, keeper, folder, refresh), folder)
     except KeyboardInterrupt:
         refresh()
         raise Interrupted(folder) from None
@@ -161,6 +163,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
     # Its other way of telling what happens ignores `verbose`.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs have logs of their own
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `Progress` tells what fails, in a line
     import ray
     from ray import tune
 
@@ -176,7 +179,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
         tune.with_resources(tune.with_parameters(run_configuration, job=job), resources),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(keeper),
-            scheduler=GiveUp(keeper) if made.scheduler in ("asha", "median") else None,
+            scheduler=GiveUp(keeper),
             num_samples=keeper.to_hand_out,
             max_concurrent_trials=at_a_time,
             # A trial that trains in its own process leaves a warm one behind: the next need not import anything.
@@ -238,18 +241,30 @@ def _record(made: Plan, folder: RunDirectory, study: str, storage: str) -> Sweep
         num_seeds=made.settings.seeds,
         num_trials=made.num_trials,
         study=study,
-        storage=storage,
-        command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]]),
+        storage=without_password(storage),
+        command=shlex.join(["python", "-m", "tuning.sweep", *map(without_password, sys.argv[1:])]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        settings=asdict(made.settings),
+        settings={**asdict(made.settings), "storage": without_password(made.settings.storage)},
         versions=versions(),
     )
 
 
-def _refresh(folder: RunDirectory, study: Study, _: FrozenTrial | None = None) -> None:
-    """Write the report anew."""
-    from tuning.report import write_sweep_report
+def _progress(made: Plan, keeper: StudyKeeper, folder: RunDirectory, refresh: Callable[[], None]) -> Progress:
+    """Who follows the trials: each goes to TensorBoard's table as it ends, the report is written now and then."""
+    report = throttled(refresh)
 
+    def ended(trial: FrozenTrial) -> None:
+        try:
+            write_hparams(folder.path, read_trial(trial, made.dimensions), made.objectives)
+            report()
+        except Exception:  # a picture that fails must not end hours of work; at the end it will be told
+            log.warning("the report could not be written", exc_info=True)
+
+    return Progress(keeper, made.objectives, made.num_trials, ended)
+
+
+def _refresh(folder: RunDirectory, study: Study) -> None:
+    """Write the report anew."""
     write_sweep_report(folder.path, study)
     folder.publish()
 

@@ -75,8 +75,8 @@ class SweepSettings:
     checkpoint_every_minutes: float = 2.0
     """How much work of a trial an interruption may cost, at most."""
     resume: str = ""
-    """A sweep's folder to go on with, under its own settings; more --trials, and another --concurrent or
-    --max-failures, may be given."""
+    """A sweep's folder to go on with, under its own settings; more --trials, another --concurrent or --max-failures,
+    and a --storage whose password is not kept, may be given."""
 
     def __post_init__(self) -> None:
         least = {"trials": 1, "seeds": 1, "grace": 1, "reduction": 2, "perturb_every": 1, "concurrent": 0,
@@ -90,5 +90,5 @@ class SweepSettings:
             raise UserError(f"--metric names one twice: {' '.join(self.metric)}")
 
 
-OPERATIONAL = frozenset({"trials", "concurrent", "max_failures", "checkpoint_every_minutes", "resume"})
+OPERATIONAL = frozenset({"trials", "concurrent", "max_failures", "checkpoint_every_minutes", "resume", "storage"})
 """What a resumed sweep may be given anew."""

@@ -29,6 +29,8 @@ from medray.learner import seed_of
 from tuning.space import Dimension
 
 JOURNAL = "journal://"
+HIDDEN = ":***@"
+"""What stands in the place of a password."""
 SAMPLERS = ("tpe", "random", "grid")
 _NUM_STARTUP_TRIALS = 8
 """Random ones before TPE has something to go by."""
@@ -49,7 +51,7 @@ def open_storage(url: str) -> BaseStorage:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=None)
     except Exception as error:
         first = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--storage {_without_password(url)} cannot be reached: {first[0]}") from None
+        raise UserError(f"--storage {without_password(url)} cannot be reached: {first[0]}") from None
 
 
 def open_study(url: str, name: str) -> Study:
@@ -62,7 +64,7 @@ def open_study(url: str, name: str) -> Study:
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        raise UserError(f"there is no study {name!r} in {_without_password(url)}") from None
+        raise UserError(f"there is no study {name!r} in {without_password(url)}") from None
 
 
 def create_study(
@@ -156,8 +158,8 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _without_password(url: str) -> str:
-    """The url with the password hidden, for messages."""
+def without_password(url: str) -> str:
+    """The url with the password hidden, for messages and files."""
     scheme, found, rest = url.partition("://")
     credentials, at, place = rest.rpartition("@")
-    return f"{scheme}{found}{credentials.partition(':')[0]}:***@{place}" if at and ":" in credentials else url
+    return f"{scheme}{found}{credentials.partition(':')[0]}{HIDDEN}{place}" if at and ":" in credentials else url

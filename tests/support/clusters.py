@@ -29,7 +29,7 @@ QUICK_NODE_DEATH = {
 
 
 @contextmanager
-def local_ray(num_cpus: int = 2) -> Iterator[None]:
+def local_ray(num_cpus: int = 2, *, dashboard: bool = False) -> Iterator[None]:
     """Start a Ray of this process alone; workers can import the test support modules."""
     import ray
 
@@ -38,7 +38,9 @@ def local_ray(num_cpus: int = 2) -> Iterator[None]:
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
-                include_dashboard=False,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                dashboard_port=free_port(),
                 logging_level="ERROR",
                 log_to_driver=False,
                 _temp_dir=str(folder),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from medray import registry
+from tuning.fields import flag
 from tuning.plan import flags_of
 from tuning.records import SweepRecord, TrialRecord
 from tuning.space import Value
@@ -22,8 +23,8 @@ def reproduce_command(record: SweepRecord, trial: TrialRecord, seed: int) -> str
         UserError: the system is not registered, or lacks a field that the sweep set.
     """
     words = ["python", f"jobs/{record.system}.py", "train"]
-    for flag, value in (("preset", record.preset), ("variant", record.variant), ("data", record.data)):
-        words += [f"--{flag}", value]
+    for name, value in (("preset", record.preset), ("variant", record.variant), ("data", record.data)):
+        words += [f"--{name}", value]
     words += ["--seed", str(seed)]
     common = {name: text for name, text in record.fields_set.items() if name not in trial.config}
     words += flags_of(registry.load(record.system).config_class, common)
@@ -34,8 +35,6 @@ def reproduce_command(record: SweepRecord, trial: TrialRecord, seed: int) -> str
 
 def _flag(field: str, value: Value) -> list[str]:
     """The words for a field of the config, as `medray.cli` reads them."""
-    body = field.strip("_")  # the flag of lambda_ is --config.lambda_
-    name = field.replace(body, body.replace("_", "-"))
     if isinstance(value, bool):
-        return [f"--config.{name}" if value else f"--config.no-{name}"]
-    return [f"--config.{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+        return [flag(field) if value else flag(field).replace("--config.", "--config.no-")]
+    return [flag(field), *map(str, value if isinstance(value, tuple) else (value,))]

@@ -88,7 +88,7 @@ class RunDirectory:
     @classmethod
     def at(cls, where: str) -> RunDirectory:
         """A run in a place that its caller chose, a folder or an ``s3://`` url, new or not."""
-        run = cls(local_copy(where, _ROLE), where) if is_url(where) else cls(Path(where))
+        run = cls(local_copy(where, _ROLE), where) if is_url(where) else cls(permanent(Path(where)))
         run.path.mkdir(parents=True, exist_ok=True)
         run.fetch("")
         return run

@@ -1,0 +1,1 @@
+"""Images of more pixels made from images of fewer."""
