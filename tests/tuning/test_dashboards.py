@@ -93,11 +93,15 @@ def test_a_wrong_folder_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFi
     assert "FOLDER is needed" in capsys.readouterr().err
 
 
-def test_what_is_not_there_is_said_and_the_others_start(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = dashboards.importlib.util.find_spec
-    monkeypatch.setattr(
-        dashboards.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name)
-    )
+@pytest.fixture
+def no_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorboard" else find(name))
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_what_is_not_there_is_said_and_the_others_start(sweep: Path) -> None:
     with socket.socket() as taken, contextlib.ExitStack() as running:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -115,3 +119,14 @@ def test_a_moved_sweep_takes_its_journal_along(sweep: Path, tmp_path: Path) -> N
     for name in ("sweep.json", "study.log"):
         (moved / name).write_bytes((sweep / name).read_bytes())
     assert dashboards._storage(moved, read_sweep(moved)) == f"journal://{moved}/study.log"
+
+
+@pytest.mark.usefixtures("no_tensorboard")
+def test_a_database_needs_its_password_again(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text((sweep / "sweep.json").read_text().replace("journal://", "mysql://a:***@"))
+    with dashboards.dashboards(dashboards.Flags(folder=tmp_path)) as found:
+        assert "password" in found["optuna-dashboard"]
+        assert found["optuna-dashboard"].endswith("is not kept; give --storage")
+    journal = f"journal://{sweep}/study.log"
+    with dashboards.dashboards(dashboards.Flags(folder=tmp_path, storage=journal)) as found:
+        assert found["optuna-dashboard"].startswith("http://127.0.0.1:")

@@ -23,7 +23,7 @@ from tuning.report.importance import MIN_TRIALS, importances
 from tuning.report.landscape import contours, slices
 from tuning.report.parallel import BOTTOM, TOP, parallel_coordinates
 from tuning.report.results import Results, read_results, seed_values
-from tuning.report.tables import commands, compared, sentences, status, tiles, trial_rows, without_passwords
+from tuning.report.tables import commands, compared, sentences, status, tiles, trial_rows
 from tuning.space import Choice, Dimension, Uniform
 
 TWO = {"dice": "max", "tre_px": "min"}
@@ -295,6 +295,10 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(one: tuple[Path, Study]
     assert not list(one[0].glob(".report*"))
 
 
-def test_passwords_stay_out() -> None:
-    told = without_passwords("sweep --storage postgresql://ann:s3cret@db/x --study a@b http://h:80/x")
-    assert told == "sweep --storage postgresql://ann:***@db/x --study a@b http://h:80/x"
+def test_a_system_that_is_gone_leaves_a_page_without_its_command(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    study = made_up_sweep(folder)
+    saved = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps({**saved, "system": "bygone"}))
+    write_sweep_report(folder, study)
+    assert "# there is no system 'bygone'" in visible(page_of(folder)[0])

@@ -108,7 +108,6 @@ def _context(results: Results, study: Study) -> dict[str, Any]:
         "resources": tables.resources(results),
         "failures": [(trial, results.link(trial)) for trial in tables.failures(results)],
         "commands": tables.commands(results),
-        "command": tables.without_passwords(record.command),
         "settings": tables.settings(results),
         "about": {str(trial.number): results.about(trial) for trial in results.trials},
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medray.errors import UserError
 from medray.report.measures import NO_VALUE, duration
 from tuning.records import STATES, TrialRecord
 from tuning.report.axes import described
@@ -117,7 +117,7 @@ def commands(results: Results) -> list[tuple[str, str]]:
             more = f"; its other seeds: {', '.join(map(str, seeds[1:]))}" if seeds[1:] else ""
             scores = ", ".join(f"{m} {shown(v)}" for m, v in zip(results.metrics, trial.values, strict=True))
             title = f"Trial {trial.number}: {scores}. Seed {seeds[0]}{more}."
-            made.append((title, reproduce_command(results.record, trial, seeds[0])))
+            made.append((title, _command(results, trial, seeds[0])))
     return made if len(results.metrics) > 1 else made[:1]
 
 
@@ -213,12 +213,7 @@ def resources(results: Results) -> list[Tile]:
 def settings(results: Results) -> list[tuple[str, str]]:
     """Where the study is, and all flags of the sweep."""
     given = {"study": results.record.study, "storage": results.record.storage, **results.record.settings}
-    return [(name, without_passwords(_plain(value))) for name, value in given.items()]
-
-
-def without_passwords(text: str) -> str:
-    """A text that may have the url of a database in it, to be shown to anyone."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", text)
+    return [(name, _plain(value)) for name, value in given.items()]
 
 
 def _row(results: Results, trial: TrialRecord) -> Row:
@@ -234,6 +229,13 @@ def _row(results: Results, trial: TrialRecord) -> Row:
         results.link(trial),
         trial.number in results.front,
     )
+
+
+def _command(results: Results, trial: TrialRecord, seed: int) -> str:
+    try:
+        return reproduce_command(results.record, trial, seed)
+    except UserError as error:  # the system is gone, or has lost a field since: the page is none the worse
+        return f"# {error}"
 
 
 def _score(trial: TrialRecord, metric: str, value: float | None) -> Cell:
