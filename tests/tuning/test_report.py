@@ -6,6 +6,7 @@ import html
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tuning.report.importance import MIN_TRIALS, importances
 from tuning.report.landscape import contours, slices
 from tuning.report.parallel import BOTTOM, TOP, parallel_coordinates
 from tuning.report.results import Results, read_results, seed_values
-from tuning.report.tables import commands, compared, sentences, status, tiles, trial_rows
+from tuning.report.tables import commands, compared, sentences, settings, status, tiles, trial_rows
 from tuning.space import Choice, Dimension, Uniform
 
 TWO = {"dice": "max", "tre_px": "min"}
@@ -293,6 +294,15 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(one: tuple[Path, Study]
         write_sweep_report(*one)
     assert (one[0] / "report.html").read_bytes() == before
     assert not list(one[0].glob(".report*"))
+
+
+def test_settings_left_to_the_space_are_left_out(one: tuple[Path, Study]) -> None:
+    results = read_results(*one)
+    given = {"trials": 12, "sampler": "", "storage": "", "search": ["a", "b"], "use_gpu": False}
+    shown = dict(settings(replace(results, record=replace(results.record, settings=given))))
+    assert list(shown) == ["trials", "storage", "search", "use gpu", "study"]
+    assert (shown["search"], shown["use gpu"]) == ("a, b", "False")
+    assert shown["storage"] == results.record.storage
 
 
 def test_a_system_that_is_gone_leaves_a_page_without_its_command(tmp_path: Path) -> None:

@@ -211,9 +211,9 @@ def resources(results: Results) -> list[Tile]:
 
 
 def settings(results: Results) -> list[tuple[str, str]]:
-    """Where the study is, and all flags of the sweep."""
-    given = {"study": results.record.study, "storage": results.record.storage, **results.record.settings}
-    return [(name, _plain(value)) for name, value in given.items()]
+    """All flags of the sweep that say something, and where the study is."""
+    given = {**results.record.settings, "study": results.record.study, "storage": results.record.storage}
+    return [(name.replace("_", " "), _plain(value)) for name, value in given.items() if _plain(value)]
 
 
 def _row(results: Results, trial: TrialRecord) -> Row:
