@@ -24,7 +24,8 @@ from tuning.report.importance import MIN_TRIALS, importances
 from tuning.report.landscape import contours, slices
 from tuning.report.parallel import BOTTOM, TOP, parallel_coordinates
 from tuning.report.results import Results, read_results, seed_values
-from tuning.report.tables import commands, compared, sentences, settings, status, tiles, trial_rows
+from tuning.report.summary import sentences, settings, status, tiles
+from tuning.report.tables import commands, compared, trial_rows
 from tuning.space import Choice, Dimension, Uniform
 
 TWO = {"dice": "max", "tre_px": "min"}
