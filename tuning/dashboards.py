@@ -182,7 +182,7 @@ def _bound(make: Callable[[], Any], flag: str, port: int) -> Iterator[str]:
         server = make()
     except OSError as error:
         raise UserError(f"{flag} {port} cannot be used: {error.strerror}") from None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
         yield f"http://{_HOST}:{server.server_port}"
