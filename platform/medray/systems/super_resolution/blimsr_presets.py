@@ -21,9 +21,9 @@ SMALL: Mapping[str, Any] = {
     "test_fraction": 0.25,
     "validation_fraction": 0.1,
 }
-"""What runs of minutes share: a learning rate that suits hundreds of updates instead of 350 thousand, with the momentum that
-keeps a GAN from swinging at it, and no perceptual loss, whose textures cost more PSNR than so few updates bring (its
-features still measure the distance)."""
+"""What runs of minutes share: a learning rate that suits hundreds of updates instead of 350 thousand, with the momentum
+that keeps a GAN from swinging at it, and no perceptual loss, whose textures cost more PSNR than so few updates bring
+(its features still measure the distance)."""
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
