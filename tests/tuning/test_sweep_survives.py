@@ -65,7 +65,8 @@ def _wait_for_lines(diary: Path, number: int, driver: subprocess.Popen[bytes]) -
 
 
 def _end(driver: subprocess.Popen[bytes]) -> int:
-    driver.communicate(timeout=300)
+    _, said = driver.communicate(timeout=300)
+    print(said.decode())  # pytest shows it where a test fails
     return driver.returncode
 
 
