@@ -92,7 +92,6 @@ def plan(settings: SweepSettings) -> Plan:
         raise UserError("nothing to search; give --space NAME or --search 'config.FIELD=loguniform(1e-3,1e-1)'")
     check_dimensions(config, dimensions)
     scheduler = settings.scheduler or (space.scheduler if space else "none")
-    usual = "random" if scheduler == "pbt" else "tpe"  # all of a population begin at once
     found = Plan(
         settings=settings,
         system=system,
@@ -102,7 +101,7 @@ def plan(settings: SweepSettings) -> Plan:
         preset=preset,
         variant=variant,
         data=settings.data or (space.data if space else "") or system.presets[preset].data,
-        sampler=settings.sampler or (space.sampler if space and not settings.search and usual == "tpe" else usual),
+        sampler=_sampler(settings, space, scheduler),
         scheduler=scheduler,
         fields_set=fields_set,
     )
@@ -143,6 +142,14 @@ def _system_of(settings: SweepSettings, space: Space | None) -> str:
     if space and slug != space.system:
         raise UserError(f"the space {settings.space} is for {space.system}, not for {slug}")
     return slug
+
+
+def _sampler(settings: SweepSettings, space: Space | None, scheduler: str) -> str:
+    if settings.sampler:
+        return settings.sampler
+    if scheduler == "pbt":  # all of a population begin before any has told anything
+        return "random"
+    return space.sampler if space and not settings.search else "tpe"
 
 
 def _known(kind: str, name: str, names: Sequence[str]) -> None:

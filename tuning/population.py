@@ -19,7 +19,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 
+from medray.errors import UserError
 from medray.learner import seed_of
+from tuning.fields import with_values
 from tuning.keeper import StudyKeeper
 from tuning.searcher import CONFIG, NUMBER, TAKEN
 from tuning.space import Choice, Dimension, Uniform, Value
@@ -30,6 +32,7 @@ class Population(PopulationBasedTraining):
 
     Args:
         keeper: of the study.
+        config: that trials start from.
         dimensions: what is searched, and so what changes.
         mode: whether more or less of what the trials tell is better.
         every: epochs or rounds between two decisions on a trial.
@@ -37,7 +40,7 @@ class Population(PopulationBasedTraining):
     """
 
     def __init__(
-        self, keeper: StudyKeeper, dimensions: Sequence[Dimension], *, mode: str, every: int, seed: int
+        self, keeper: StudyKeeper, config: Any, dimensions: Sequence[Dimension], *, mode: str, every: int, seed: int
     ) -> None:
         super().__init__(
             time_attr="step",
@@ -49,7 +52,7 @@ class Population(PopulationBasedTraining):
             log_config=False,  # the study is the record
             require_attrs=False,  # a trial's last report has its objectives instead
         )
-        self._keeper = keeper
+        self._keeper, self._config = keeper, config
         # Tune draws from the generators that are everybody's.
         random.seed(seed_of("population", seed))
         np.random.seed(seed_of("population", seed) % 2**32)  # noqa: NPY002
@@ -79,8 +82,17 @@ class Population(PopulationBasedTraining):
             "source_step": taken.metrics["step"],
             "checkpoint": taken.checkpoint.path,
         }
-        trial.set_config({**trial.config, NUMBER: before[NUMBER], TAKEN: change})
-        self._keeper.changed(trial.trial_id, trial.config[CONFIG], change)
+        config = self._usable(trial.config[CONFIG], before[CONFIG])
+        trial.set_config({CONFIG: config, NUMBER: before[NUMBER], TAKEN: change})
+        self._keeper.changed(trial.trial_id, config, change)
+
+    def _usable(self, config: Mapping[str, Value], before: Mapping[str, Value]) -> Mapping[str, Value]:
+        """The settings, or those before them where the new ones cannot work together."""
+        try:
+            with_values(self._config, config)
+        except UserError:
+            return before
+        return config
 
 
 def mutations(dimensions: Sequence[Dimension]) -> dict[str, Any]:

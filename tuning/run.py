@@ -210,8 +210,8 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
 def _scheduler(made: Plan, keeper: StudyKeeper) -> TrialScheduler | None:
     if made.scheduler == "pbt":
         (mode,) = made.objectives.values()
-        every = made.settings.perturb_every
-        return Population(keeper, made.dimensions, mode=mode, every=every, seed=made.settings.seed)
+        every, seed = made.settings.perturb_every, made.settings.seed
+        return Population(keeper, made.config, made.dimensions, mode=mode, every=every, seed=seed)
     return GiveUp(keeper) if made.scheduler in ("asha", "median") else None
 
 

@@ -37,7 +37,7 @@ class NoTrialCan(UserError):
 
 
 @dataclass(frozen=True)
-class Progress:
+class Turns:
     """Where a trial is between two turns.
 
     Attributes:
@@ -74,28 +74,28 @@ def learn_in_turns(
     Raises:
         NoTrialCan: the training of this system does not measure the metric, or has no loop that can be stopped.
     """
-    progress = _read(run)
-    if taken and progress.change < taken["change"]:
+    turns = _read(run)
+    if taken and turns.change < taken["change"]:
         take_over(run, Path(taken["checkpoint"]))
-        progress = replace(progress, change=taken["change"], step=taken["source_step"])
-        run.write_json(_FILE, asdict(progress))
+        turns = replace(turns, change=taken["change"], step=taken["source_step"])
+        run.write_json(_FILE, asdict(turns))
     if (done := run.read_result()) is not None:  # it was interrupted before it could tell
-        return TrialResult(done["metrics"], progress.seconds + done["seconds"]), []
+        return TrialResult(done["metrics"], turns.seconds + done["seconds"]), []
     while True:
-        listener = TurnListener(metric, progress.step + every)
+        listener = TurnListener(metric, turns.step + every)
         began = time.perf_counter()
         try:
             result = learn(listener)
         except StoppedByUser:
             step, value = listener.curve[-1]
-            progress = replace(progress, step=step, seconds=progress.seconds + time.perf_counter() - began)
-            run.write_json(_FILE, asdict(progress))
+            turns = replace(turns, step=step, seconds=turns.seconds + time.perf_counter() - began)
+            run.write_json(_FILE, asdict(turns))
             checkpoint = tune.Checkpoint.from_directory(str(run.path / _CHECKPOINTS))
             tune.report({"step": step, "value": value, "curve": listener.curve}, checkpoint=checkpoint)
             continue
-        if not progress.step:
+        if not turns.step:
             _check(run, listener, metric)
-        return replace(result, seconds=result.seconds + progress.seconds), listener.curve
+        return replace(result, seconds=result.seconds + turns.seconds), listener.curve
 
 
 def take_over(run: RunDirectory, checkpoints: Path) -> None:
@@ -131,9 +131,9 @@ class TurnListener(Host):
 
     def observe(self, name: str, metrics: Mapping[str, float]) -> None:
         """Note what was measured."""
-        value = metrics.get(self._metric)
         if name in NOT_JUDGED:
             return
+        value = metrics.get(self._metric)
         if value is None or not math.isfinite(value):
             self.others |= metrics.keys() - {self._metric, "step", "epoch"}
             return
@@ -155,8 +155,8 @@ def _check(run: RunDirectory, listener: TurnListener, metric: str) -> None:
         raise NoTrialCan(f"--stop-on {metric} is not measured while this system trains; it measures {known}")
 
 
-def _read(run: RunDirectory) -> Progress:
+def _read(run: RunDirectory) -> Turns:
     try:
-        return Progress(**json.loads((run.path / _FILE).read_text()))
+        return Turns(**json.loads((run.path / _FILE).read_text()))
     except FileNotFoundError:
-        return Progress()
+        return Turns()

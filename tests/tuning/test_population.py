@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_populations
 from clusters import local_ray
 from optuna.pruners import NopPruner
 from ray import tune
@@ -235,10 +240,47 @@ class TestOnRay:
         assert "this system trains without any; give another --scheduler" in capsys.readouterr().err
 
 
-def _sweep(out: Path, *arguments: str) -> list[TrialRecord]:
-    assert main([*arguments, "--out", str(out)]) == 0
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_driver_costs_no_trial_and_no_change(tmp_path: Path) -> None:
+    arguments = ("--sampler", "grid", "--search", "config.speed=choice(0.01,0.02,1.0,1.1)", "--trials", "4")
+    more = ("--perturb-every", "3", "--set", "config.num_epochs=30", "config.pause_s=0.2", "--out", str(tmp_path))
+    driver = _driver(*CLIMB, *arguments, *more)
+    deadline = time.monotonic() + 120
+    while not any(trial.history for trial in _trials(tmp_path)):
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    driver.kill()
+    driver.wait()
+    before = _trials(tmp_path)
+    assert "running" in {trial.state for trial in before}
+    assert _driver("--resume", str(_folder(tmp_path))).wait(180) == 0
+    after = _trials(tmp_path)
+    assert [(trial.number, trial.state) for trial in after] == [(number, "finished") for number in range(4)]
+    for old, new in zip(before, after, strict=True):
+        assert new.config == old.config
+        assert new.history[: len(old.history)] == old.history
+        own = new.seeds[0].metrics["began"] == pytest.approx(new.config["speed"])
+        assert own == (not new.history)
+
+
+def _driver(*arguments: str) -> subprocess.Popen[bytes]:
+    support = Path(toy_populations.__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(support), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen([sys.executable, str(support / "sweep_driver.py"), *arguments], env=environment)
+
+
+def _trials(out: Path) -> list[TrialRecord]:
+    if not list(out.glob("sweeps/*/*/study.log")):
+        return []
     record = read_sweep(_folder(out))
     return read_trials(open_study(record.storage, record.study), record.dimensions)
+
+
+def _sweep(out: Path, *arguments: str) -> list[TrialRecord]:
+    assert main([*arguments, "--out", str(out)]) == 0
+    return _trials(out)
 
 
 def _folder(out: Path) -> Path:
