@@ -58,6 +58,10 @@ class StudyKeeper:
         self.closed = sum(trial.state.is_finished() for trial in mine)
         self.to_hand_out = max(0, num_trials - self.closed)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles what it is given, to go on by itself, and the study's address may hold a password."""
+        return {}
+
     def next(self, key: str) -> tuple[int, dict[str, Value]] | None:
         """The next trial's number and config; None when all are handed out.
 

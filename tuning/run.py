@@ -41,6 +41,8 @@ from tuning.trial import TrialJob, run_configuration
 
 log = logging.getLogger("medray.tuning")
 
+_TUNE = ".tune"
+"""Folder of Tune's own files, while a sweep runs."""
 _BOOKKEEPING_BYTES = 64 * 2**20
 """Memory that a trial asks for whose workers hold the cores; Tune refuses trials that ask for nothing."""
 
@@ -159,8 +161,6 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         raise UserError(keeper.fatal)
     if keeper.to_hand_out or keeper.num_open:
         raise Interrupted(folder)
-    for checkpoint in folder.path.glob(".tune/*/*/checkpoint_*"):  # what trials handed on to each other
-        shutil.rmtree(checkpoint, ignore_errors=True)
     _tell_best(keeper.mine(), made)
     return folder
 
@@ -195,7 +195,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
         ),
         run_config=tune.RunConfig(
             name=f"{time.time_ns()}",
-            storage_path=str(folder.path / ".tune"),
+            storage_path=str(folder.path / _TUNE),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=None),  # see tuning.population
             callbacks=[progress],
@@ -203,7 +203,10 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder.path / _TUNE, ignore_errors=True)  # the study and the runs have all that counts
 
 
 def _scheduler(made: Plan, keeper: StudyKeeper) -> TrialScheduler:
