@@ -58,6 +58,10 @@ class StudyKeeper:
         self.closed = sum(trial.state.is_finished() for trial in mine)
         self.to_hand_out = max(0, num_trials - self.closed)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles what it is given, to go on by itself, and the study's address may hold a password."""
+        return {}
+
     def next(self, key: str) -> tuple[int, dict[str, Value]] | None:
         """The next trial's number and config; None when all are handed out.
 
@@ -69,7 +73,8 @@ class StudyKeeper:
         self.to_hand_out -= 1
         trial = self._taken_over() or self._asked()
         self._open[key] = trial
-        return trial.number, self.config_of(trial.params)
+        changes = self.history(key)
+        return trial.number, self.config_of(changes[-1]["config"] if changes else trial.params)
 
     def started(self, key: str, resources: Mapping[str, float]) -> None:
         """A try of a trial begins."""
@@ -91,9 +96,19 @@ class StudyKeeper:
             return True
         return False
 
-    def changed(self, key: str, config: Mapping[str, Value]) -> None:
-        """A trial goes on with other settings than it began with, as in population-based training."""
-        self._open[key].set_user_attr("current", self.encoded(config))
+    def changed(self, key: str, config: Mapping[str, Value], change: Mapping[str, Any]) -> None:
+        """A trial goes on with other settings, from another's weights, as in population-based training.
+
+        Args:
+            key: of the trial.
+            config: what it goes on with.
+            change: the rest of what `tuning.records.Change` has.
+        """
+        self._open[key].set_user_attr("history", [*self.history(key), {**change, "config": self.encoded(config)}])
+
+    def history(self, key: str) -> list[dict[str, Any]]:
+        """The changes of a trial, as the study keeps them."""
+        return list(self._open[key].user_attrs.get("history", ()))
 
     def told(self, key: str, **attributes: Any) -> None:
         """More about a trial, for the record."""

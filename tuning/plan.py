@@ -11,6 +11,7 @@ from medray.cli.app import known_slug, unknown
 from medray.cli.flags import first_preset, parse_training, variants
 from medray.engine.options import RunOptions
 from medray.errors import UserError
+from medray.storage import is_url
 from medray.system import System
 from tuning.fields import check_dimensions, field_type, flag
 from tuning.settings import SweepSettings
@@ -90,6 +91,7 @@ def plan(settings: SweepSettings) -> Plan:
     if not dimensions:
         raise UserError("nothing to search; give --space NAME or --search 'config.FIELD=loguniform(1e-3,1e-1)'")
     check_dimensions(config, dimensions)
+    scheduler = settings.scheduler or (space.scheduler if space else "none")
     found = Plan(
         settings=settings,
         system=system,
@@ -99,8 +101,8 @@ def plan(settings: SweepSettings) -> Plan:
         preset=preset,
         variant=variant,
         data=settings.data or (space.data if space else "") or system.presets[preset].data,
-        sampler=settings.sampler or (space.sampler if space and not settings.search else "tpe"),
-        scheduler=settings.scheduler or (space.scheduler if space else "none"),
+        sampler=_sampler(settings, space, scheduler),
+        scheduler=scheduler,
         fields_set=fields_set,
     )
     _check_together(found)
@@ -142,6 +144,14 @@ def _system_of(settings: SweepSettings, space: Space | None) -> str:
     return slug
 
 
+def _sampler(settings: SweepSettings, space: Space | None, scheduler: str) -> str:
+    if settings.sampler:
+        return settings.sampler
+    if scheduler == "pbt":  # all of a population begin before any has told anything
+        return "random"
+    return space.sampler if space and not settings.search else "tpe"
+
+
 def _known(kind: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
         raise unknown(kind, name, names, f"there are {', '.join(names)}")
@@ -167,5 +177,27 @@ def _check_together(made: Plan) -> None:
         raise UserError(f"--sampler grid goes through choices, and {continuous.text} is not one; give choice(...)")
     if len(made.objectives) > 1 and made.scheduler != "none":
         raise UserError(f"--scheduler {made.scheduler} compares by one metric, got {', '.join(made.objectives)}")
+    if made.scheduler == "pbt":
+        _check_population(settings)
     if settings.use_gpu and settings.precision == "fp16" and settings.num_workers == 0:
         raise UserError("--precision fp16 needs workers; give --num-workers 1 or more")
+
+
+def _check_population(settings: SweepSettings) -> None:
+    """That population-based training can do what is asked."""
+    if settings.trials < 2:
+        raise UserError("--scheduler pbt compares trials with each other; give --trials 2 or more")
+    if settings.seeds > 1:
+        raise UserError(
+            f"--scheduler pbt has trials go on from each other, one seed each, got --seeds {settings.seeds}"
+        )
+    if settings.num_workers:
+        raise UserError(
+            f"--scheduler pbt trains in the trials' own processes, got --num-workers {settings.num_workers}"
+        )
+    if settings.concurrent:
+        raise UserError("--scheduler pbt has all trials take turns on the cores there are; leave --concurrent out")
+    if is_url(settings.out):
+        raise UserError(
+            f"--scheduler pbt hands checkpoints on in a folder that every node sees, got --out {settings.out}"
+        )

@@ -40,9 +40,17 @@ class Progress(tune.Callback):
     ) -> None:
         self._keeper, self._objectives = keeper, objectives
         self._num_trials, self._ended = num_trials, ended
+        self._trying: set[str] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing, as the keeper."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A try begins."""
+        """A try begins, or goes on after a pause."""
+        if trial.trial_id in self._trying:
+            return
+        self._trying.add(trial.trial_id)
         factory = trial.placement_group_factory
         self._keeper.started(trial.trial_id, factory.required_resources if factory else {})
 
@@ -56,6 +64,7 @@ class Progress(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A try has failed, and there will be another."""
+        self._trying.discard(trial.trial_id)
         which, tries = self._keeper.about(trial.trial_id)
         log.warning("trial %d: try %d failed, trying again: %s", which, tries, _sentence(trial))
 

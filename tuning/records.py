@@ -50,16 +50,35 @@ class SeedResult:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A trial of population-based training goes on from another's weights, with settings near the other's.
+
+    Attributes:
+        step: epoch or round at which it had arrived by itself.
+        source: number of the other trial.
+        source_step: epoch or round of the weights it goes on from.
+        config: what it goes on with.
+    """
+
+    step: int
+    source: int
+    source_step: int
+    config: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """What a trial was and gave.
 
     Attributes:
         number: in the study; also the name of its folder.
         state: finished, stopped early, failed, running or waiting.
-        config: field -> value, of the fields searched.
+        config: field -> value, of the fields searched; what it began with where they changed.
+        history: how they changed, in population-based training alone.
         values: objectives, means over seeds, in the order of the sweep's; empty before the end.
         seeds: its runs.
-        curve: first objective over training as seen by the scheduler: number of the report -> value.
+        curve: first objective over training as seen by the scheduler: epochs or rounds worked -> value. A trial that
+            went back to another's weights has worked more of them than those weights have behind them.
         seconds: of work, over all seeds and tries.
         num_cpus: that it held.
         num_gpus: that it held.
@@ -73,6 +92,7 @@ class TrialRecord:
     number: int
     state: str
     config: Mapping[str, Value]
+    history: tuple[Change, ...]
     values: tuple[float, ...]
     seeds: tuple[SeedResult, ...]
     curve: Mapping[int, float]
@@ -89,6 +109,11 @@ class TrialRecord:
     def finished(self) -> bool:
         """Whether it has its objectives."""
         return self.state == "finished"
+
+    @property
+    def last_config(self) -> Mapping[str, Value]:
+        """What it ended with, or goes on with now."""
+        return self.history[-1].config if self.history else self.config
 
 
 @dataclass(frozen=True)
@@ -169,6 +194,7 @@ def read_trial(trial: FrozenTrial, dimensions: Sequence[Dimension]) -> TrialReco
         number=trial.number,
         state=STATES[trial.state],
         config=dict(_config(trial.params, dimensions)),
+        history=tuple(_change(saved, dimensions) for saved in told.get("history", ())),
         values=tuple(trial.values) if trial.state is TrialState.COMPLETE and trial.values else (),
         seeds=tuple(SeedResult(**seed) for seed in told.get("seeds", ())),
         curve=dict(sorted(trial.intermediate_values.items())),
@@ -192,3 +218,8 @@ def _config(params: Mapping[str, Any], dimensions: Sequence[Dimension]) -> Itera
     for dimension in dimensions:
         if dimension.name in params:
             yield dimension.name, dimension.values.decode(params[dimension.name])
+
+
+def _change(saved: Mapping[str, Any], dimensions: Sequence[Dimension]) -> Change:
+    config = dict(_config(saved["config"], dimensions))
+    return Change(step=saved["step"], source=saved["source"], source_step=saved["source_step"], config=config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+from ray.tune.schedulers import TrialScheduler
 
 from medray.engine.options import RunOptions
 from medray.engine.ray_train import ray_session
@@ -27,6 +29,7 @@ from medray.errors import UserError
 from medray.storage import is_url
 from tuning.keeper import StudyKeeper
 from tuning.plan import Plan, plan
+from tuning.population import Population
 from tuning.progress import Progress, best_of, throttled
 from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, read_trial, trial_folder
 from tuning.report import write_sweep_report
@@ -38,6 +41,8 @@ from tuning.trial import TrialJob, run_configuration
 
 log = logging.getLogger("medray.tuning")
 
+_TUNE = ".tune"
+"""Folder of Tune's own files, while a sweep runs."""
 _BOOKKEEPING_BYTES = 64 * 2**20
 """Memory that a trial asks for whose workers hold the cores; Tune refuses trials that ask for nothing."""
 
@@ -138,6 +143,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         stop_on=settings.stop_on or next(iter(made.objectives)),
         num_seeds=settings.seeds,
         on_gpu=settings.use_gpu and settings.num_workers == 0,
+        turn=settings.perturb_every if made.scheduler == "pbt" else 0,
     )
     refresh = partial(_refresh, folder, study)
     log.info("sweep of %s: %d trials, %s; %s", made.system.slug, made.num_trials, _told(made), folder)
@@ -163,6 +169,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
     # Its other way of telling what happens ignores `verbose`.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the runs have logs of their own
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has the objectives instead
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `Progress` tells what fails, in a line
     import ray
     from ray import tune
@@ -179,22 +186,35 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
         tune.with_resources(tune.with_parameters(run_configuration, job=job), resources),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(keeper),
-            scheduler=GiveUp(keeper),
+            scheduler=_scheduler(made, keeper),
             num_samples=keeper.to_hand_out,
-            max_concurrent_trials=at_a_time,
+            # of a population all begin, and take turns
+            max_concurrent_trials=None if made.scheduler == "pbt" else at_a_time,
             # A trial that trains in its own process leaves a warm one behind: the next need not import anything.
             reuse_actors=within,
         ),
         run_config=tune.RunConfig(
             name=f"{time.time_ns()}",
-            storage_path=str(folder.path / ".tune"),
+            storage_path=str(folder.path / _TUNE),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=None),  # see tuning.population
             callbacks=[progress],
             stop=EndIfFatal(keeper),
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder.path / _TUNE, ignore_errors=True)  # the study and the runs have all that counts
+
+
+def _scheduler(made: Plan, keeper: StudyKeeper) -> TrialScheduler:
+    if made.scheduler == "pbt":
+        (mode,) = made.objectives.values()
+        every, seed = made.settings.perturb_every, made.settings.seed
+        return Population(keeper, made.config, made.dimensions, mode=mode, every=every, seed=seed)
+    return GiveUp(keeper)
 
 
 def room(have: Mapping[str, float], options: RunOptions, *, use_gpu: bool) -> int:

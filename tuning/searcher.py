@@ -15,8 +15,9 @@ from ray.tune.stopper import Stopper
 
 from tuning.keeper import StudyKeeper
 
-CONFIG, NUMBER = "config", "number"
-"""Keys of a Tune trial's config: the fields searched, and the number of the trial in the study."""
+CONFIG, NUMBER, TAKEN = "config", "number", "taken"
+"""Keys of a Tune trial's config: the fields searched, the number of the trial in the study, and, in population-based
+training, the last change of its settings, with the checkpoint to go on from."""
 
 
 class StudySearcher(Searcher):
@@ -32,7 +33,8 @@ class StudySearcher(Searcher):
         if found is None:
             return str(Searcher.FINISHED)
         number, config = found
-        return {NUMBER: number, CONFIG: config}
+        changes = self._keeper.history(trial_id)
+        return {NUMBER: number, CONFIG: config, TAKEN: changes[-1] if changes else None}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: `tuning.progress` closes trials, where their errors are known too."""

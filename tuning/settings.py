@@ -43,8 +43,8 @@ class SweepSettings:
     """Epochs (or rounds) that no trial is given up before."""
     reduction: int = 3
     """asha: of so many trials one goes on at each rung."""
-    perturb_every: int = 10
-    """pbt: rounds between two comparisons."""
+    perturb_every: int = 4
+    """pbt: epochs or rounds between two comparisons, each at the first measurement after them."""
     concurrent: int = 0
     """Trials at a time; 0 runs as many as the cluster has room for."""
     preset: str = ""

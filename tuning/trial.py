@@ -20,10 +20,8 @@ from medray.errors import UserError
 from medray.system import System
 from tuning.fields import with_values
 from tuning.records import trial_folder
-from tuning.searcher import CONFIG, NUMBER
-
-_NOT_JUDGED = frozenset({"train", "speed"})
-"""Records of a loop that tell nothing about cases it has not learnt from."""
+from tuning.searcher import CONFIG, NUMBER, TAKEN
+from tuning.turns import NOT_JUDGED, NoTrialCan, learn_in_turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +40,7 @@ class TrialJob:
         stop_on: metric that is told on the way.
         num_seeds: runs of each configuration.
         on_gpu: whether a trial without workers has a GPU of its own.
+        turn: epochs or rounds between two changes, in population-based training; else 0.
     """
 
     sweep: str
@@ -55,6 +54,7 @@ class TrialJob:
     stop_on: str
     num_seeds: int
     on_gpu: bool
+    turn: int = 0
 
 
 def run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
@@ -64,10 +64,18 @@ def run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
     not exist) is told as a result; anything else is raised, and Tune tries again.
     """
     results: list[TrialResult] = []
+    curve: list[tuple[int, float]] = []
     for index in range(job.num_seeds):
-        listener = TrialListener(job.stop_on) if index == 0 else Host()
         try:
-            results.append(_run_seed(suggested, job, index, listener))
+            if job.turn:
+                result, curve = _run_in_turns(suggested, job)
+            else:
+                listener = TrialListener(job.stop_on) if index == 0 else Host()
+                result = _run_seed(suggested, job, index, listener)
+            results.append(result)
+        except NoTrialCan as error:
+            tune.report({"fatal": str(error)})
+            return
         except UserError as error:
             tune.report({"failure": str(error)})
             return
@@ -75,7 +83,7 @@ def run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
         if missing:
             tune.report({"fatal": _no_metric(missing[0], job, results[-1].metrics)})
             return
-    tune.report(_summary(job, results))
+    tune.report({**_summary(job, results), "curve": curve})
 
 
 class TrialListener(Host):
@@ -92,17 +100,31 @@ class TrialListener(Host):
     def observe(self, name: str, metrics: Mapping[str, float]) -> None:
         """Tell Tune. Where the trial is given up, this does not return."""
         value = metrics.get(self._metric)
-        if name in _NOT_JUDGED or value is None or not math.isfinite(value):
+        if name in NOT_JUDGED or value is None or not math.isfinite(value):
             return
         step = int(metrics.get("epoch", metrics.get("step", 1)))
         tune.report({"step": max(step, 1), "value": float(value)})
+
+
+def _run_in_turns(suggested: Mapping[str, Any], job: TrialJob) -> tuple[TrialResult, list[tuple[int, float]]]:
+    return learn_in_turns(
+        _folder(suggested, job, job.options.seed),
+        lambda listener: _run_seed(suggested, job, 0, listener),
+        metric=job.stop_on,
+        every=job.turn,
+        taken=suggested[TAKEN],
+    )
+
+
+def _folder(suggested: Mapping[str, Any], job: TrialJob, seed: int) -> RunDirectory:
+    return RunDirectory.at(f"{job.sweep}/{trial_folder(suggested[NUMBER])}/seed-{seed}")
 
 
 def _run_seed(suggested: Mapping[str, Any], job: TrialJob, index: int, listener: Host) -> TrialResult:
     seed = job.options.seed + index
     system = job.system(with_values(job.config, suggested[CONFIG]))
     return run_trial(
-        RunDirectory.at(f"{job.sweep}/{trial_folder(suggested[NUMBER])}/seed-{seed}"),
+        _folder(suggested, job, seed),
         system,
         replace(job.options, seed=seed),
         job.source,

@@ -1,9 +1,10 @@
-"""`python -m tuning.sweep`, with the toy system among the registered ones."""
+"""`python -m tuning.sweep`, with the toy systems among the registered ones."""
 
+from toy_populations import climbing
 from toy_sweeps import registered
 
 from tuning.sweep import main
 
 if __name__ == "__main__":
-    with registered():
+    with registered(), climbing():
         raise SystemExit(main())

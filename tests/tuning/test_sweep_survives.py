@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from clusters import Beside, nodes
+from object_store import object_store
 from toy_sweeps import registered
 
 from tuning.records import TrialRecord, read_sweep, read_trials
@@ -64,7 +65,8 @@ def _wait_for_lines(diary: Path, number: int, driver: subprocess.Popen[bytes]) -
 
 
 def _end(driver: subprocess.Popen[bytes]) -> int:
-    driver.communicate(timeout=300)
+    _, said = driver.communicate(timeout=300)
+    print(said.decode())  # pytest shows it where a test fails
     return driver.returncode
 
 
@@ -114,3 +116,15 @@ def test_trials_of_a_lost_node_go_on_on_another(tmp_path: Path, capsys: pytest.C
     trials = _trials(tmp_path)
     assert [trial.state for trial in trials] == ["finished"] * 5
     assert max(trial.attempts for trial in trials) == 2
+
+
+def test_runs_in_object_storage_with_the_study_in_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDRAY_SCRATCH", str(tmp_path / "scratch"))
+    with object_store() as store:
+        place = ("--out", store.bucket("sweeps"), "--storage", f"sqlite:///{tmp_path}/study.db", "--study", "dials")
+        with _driver(*SWEEP[:7], "--trials", "2", "--sampler", "random", *place) as driver:
+            assert _end(driver) == 0
+        names = [entry["Key"] for entry in store.client().list_objects_v2(Bucket="sweeps")["Contents"]]
+    kept = {name.split("/", 3)[3] for name in names}
+    assert {"sweep.json", "report.html", "trials/0001/seed-0/result.json", "trials/0001/seed-0/report.html"} <= kept
+    assert not [name for name in kept if name.startswith(".")]

@@ -23,4 +23,5 @@ AXON_POPULATION = Space(
     objectives={"coverage_pct": "max"},
     preset="smoke",
     scheduler="pbt",
+    set={"evaluate_every_iterations": "4"},  # a comparison needs a measurement
 )

@@ -22,7 +22,7 @@ from medray.engine.nested import to_device
 from medray.engine.options import LoopOptions
 from medray.engine.prepare import arithmetic, prepare_networks
 from medray.engine.seeding import seed_everything
-from medray.engine.snapshot import NormStatistics, copied, load_optimizer
+from medray.engine.snapshot import NormStatistics, copied, load_optimizer, load_scheduler, note_rates
 from medray.engine.step import EngineStep, NonFinite
 from medray.engine.world import World
 from medray.engine.writer import CheckpointWriter
@@ -131,6 +131,8 @@ class _Loop:
             world.share_weights(learner.networks)
         prepare_networks(learner, world, self.options)
         self.optimizers = learner.configure_optimizers()
+        for optimizer in self.optimizers.values():
+            note_rates(optimizer)
         self.schedulers = learner.configure_schedulers(self.optimizers)
         self.step = EngineStep(self.optimizers, world=world, precision=self.options.precision, seed=self.options.seed)
         if saved is not None:
@@ -156,7 +158,7 @@ class _Loop:
         for name, optimizer in self.optimizers.items():
             load_optimizer(optimizer, state["optimizers"][name])
         for name, scheduler in self.schedulers.items():
-            scheduler.load_state_dict(state["schedulers"][name])
+            load_scheduler(scheduler, state["schedulers"][name])
         self.step.scaler.load_state_dict(state["scaler"])
         self.learner.sample_state.update(state["sample_state"])
         self.learner.load_extra_state(state["extra"])
@@ -237,7 +239,7 @@ class _Loop:
                 self._checkpoint()
             if stop and inside:
                 return False, seen
-        self._end_epoch()
+        self._end_epoch(stop=stop)
         return not (stop and position.epoch < schedule.num_epochs), seen
 
     def _wishes(self) -> tuple[bool, bool]:
@@ -318,7 +320,7 @@ class _Loop:
             record = {"reason": said, "step": self.position.step, "skipped": self.position.skipped}
             self.log.note("skipped.jsonl", said, record)
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, *, stop: bool) -> None:
         position, schedule = self.position, self.learner.schedule
         for scheduler in self.schedulers.values():
             if not isinstance(scheduler, ReduceLROnPlateau):
@@ -331,7 +333,7 @@ class _Loop:
             is_best = self._validate()
         # Where epochs are shorter than writing a checkpoint takes, not every one needs its own.
         (busy,) = self.world.agree(self.first and self.writer.busy)
-        if is_best or last or not busy:
+        if is_best or last or stop or not busy:
             self._checkpoint(best=is_best)
 
     def _validate(self) -> bool:

@@ -29,9 +29,22 @@ def copied(value: Any) -> Any:
     return map_tensors(copy, value)
 
 
+def note_rates(optimizer: Optimizer) -> None:
+    """Have the optimizer's state say which learning rates were configured, as it does where there is a schedule."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+
+
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Give an optimizer its state back; where its parameters are sharded, each worker takes its part."""
+    """Give an optimizer its state back; where its parameters are sharded, each worker takes its part.
+
+    Where another learning rate is configured than the state was saved with (population-based training), the rate is
+    scaled accordingly, wherever its schedule is. The weight decay is the configured one.
+    """
+    configured = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))
+    for group, mine in zip(optimizer.param_groups, configured, strict=True):
+        _configure(group, mine)
     parameters = [p for group in optimizer.param_groups for p in group["params"] if is_sharded(p)]
     if not parameters:
         return
@@ -42,6 +55,22 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and not is_sharded(value):
                 kept[name] = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+
+
+def load_scheduler(scheduler: Any, state: Mapping[str, Any]) -> None:
+    """Give a schedule its state back; its optimizer, which has its own, says which learning rates it starts from."""
+    scheduler.load_state_dict(state)
+    if hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
+
+
+def _configure(group: dict[str, Any], configured: Mapping[str, Any]) -> None:
+    before, now = group.get("initial_lr"), configured.get("initial_lr")
+    if before is not None and now is not None and before != now:
+        group["lr"] = group["lr"] * now / before if before else now
+        group["initial_lr"] = now
+    if "weight_decay" in configured:
+        group["weight_decay"] = configured["weight_decay"]
 
 
 class NormStatistics:

@@ -175,6 +175,8 @@ class EpisodeLearner(PPOTorchLearner):
         self.networks.load_state_dict(weights)
         if optimizer is not None:
             self.optimizer.load_state_dict(dict(optimizer))
+            for group in self.optimizer.param_groups:  # another may be configured: population-based training
+                group["weight_decay"] = self.settings.weight_decay
 
     def actor_weights(self) -> dict[str, Any]:
         """What env runners need, as arrays."""
