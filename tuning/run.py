@@ -31,16 +31,18 @@ from tuning.keeper import StudyKeeper
 from tuning.plan import Plan, plan
 from tuning.population import Population
 from tuning.progress import Progress, best_of, throttled
-from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, read_trial, trial_folder
+from tuning.records import JOURNAL, SWEEP_FILE, SweepRecord, read_sweep, read_trial, trial_folder
 from tuning.report import write_sweep_report
 from tuning.searcher import EndIfFatal, GiveUp, StudySearcher
 from tuning.settings import OPERATIONAL, SweepSettings
-from tuning.study import HIDDEN, JOURNAL, create_study, make_pruner, without_password
+from tuning.study import HIDDEN, create_study, make_pruner, without_password
 from tuning.tensorboard import write_hparams
 from tuning.trial import TrialJob, run_configuration
 
 log = logging.getLogger("medray.tuning")
 
+_STUDY = "study.log"
+"""The study of a sweep that has no database, in its folder."""
 _TUNE = ".tune"
 """Folder of Tune's own files, while a sweep runs."""
 _BOOKKEEPING_BYTES = 64 * 2**20
@@ -63,7 +65,7 @@ def start(settings: SweepSettings) -> RunDirectory:
         raise UserError("a sweep in object storage needs a database for its study; give --storage postgresql://...")
     source = checked_source(made.system(made.config), made.options, known={})
     folder = RunDirectory.create(settings.out, f"sweeps/{made.system.slug}", label)
-    storage = settings.storage or f"{JOURNAL}{folder.path / 'study.log'}"
+    storage = settings.storage or f"{JOURNAL}{folder.path / _STUDY}"
     name = settings.study or f"{made.system.slug}-{folder.path.name}"
     try:
         study = _study(made, storage, name)
@@ -71,7 +73,7 @@ def start(settings: SweepSettings) -> RunDirectory:
         with suppress(OSError):
             folder.path.rmdir()
         raise
-    record = _record(made, folder, name, storage)
+    record = _record(made, folder, name)
     folder.write_json(SWEEP_FILE, {**asdict(record), "dimensions": [each.text for each in record.dimensions]})
     folder.publish()
     return _run(made, folder, study, source)
@@ -125,7 +127,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
     keeper = StudyKeeper(
         study,
         made.dimensions,
-        sweep=folder.path.name,
+        sweep=read_sweep(folder.path).id,
         num_trials=made.num_trials,
         sampler=made.sampler,
         seed=settings.seed,
@@ -245,7 +247,7 @@ def _study(made: Plan, storage: str, name: str) -> Study:
     )
 
 
-def _record(made: Plan, folder: RunDirectory, study: str, storage: str) -> SweepRecord:
+def _record(made: Plan, folder: RunDirectory, study: str) -> SweepRecord:
     return SweepRecord(
         id=folder.path.name,
         system=made.system.slug,
@@ -261,7 +263,7 @@ def _record(made: Plan, folder: RunDirectory, study: str, storage: str) -> Sweep
         num_seeds=made.settings.seeds,
         num_trials=made.num_trials,
         study=study,
-        storage=without_password(storage),
+        storage=without_password(made.settings.storage) or f"{JOURNAL}{_STUDY}",
         command=shlex.join(["python", "-m", "tuning.sweep", *map(without_password, sys.argv[1:])]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         settings={**asdict(made.settings), "storage": without_password(made.settings.storage)},

@@ -161,8 +161,12 @@ def test_more_trials_of_a_sweep_that_has_ended_but_no_other_settings(
     before = _sweep(tmp_path, *ONE, "--trials", "2")
     assert main(["--resume", str(_folder(tmp_path)), "--seeds", "3"]) == 2
     assert "--seeds of a sweep is settled when it starts: it has 1, got 3" in capsys.readouterr().err
-    assert main(["--resume", str(_folder(tmp_path)), "--trials", "4"]) == 0
-    after = _trials(_folder(tmp_path))
+    moved = tmp_path / "moved"
+    _folder(tmp_path).rename(moved)
+    assert main(["--resume", str(moved), "--trials", "4"]) == 0
+    after = _trials(moved)
+    assert len({trial.sweep for trial in after}) == 1
+    assert (moved / "trials/0003/seed-0/result.json").exists()
     assert after[:2] == before
     assert [trial.state for trial in after] == ["finished"] * 4
 
