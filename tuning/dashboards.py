@@ -36,7 +36,7 @@ from medray.cli.app import guarded
 from medray.cli.sentences import parse
 from medray.errors import UserError
 from tuning.records import SweepRecord, read_sweep
-from tuning.study import HIDDEN, JOURNAL, open_storage, open_study, without_password
+from tuning.study import HIDDEN, open_storage, open_study, without_password
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0
