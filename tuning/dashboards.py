@@ -36,7 +36,7 @@ from medray.cli.app import guarded
 from medray.cli.sentences import parse
 from medray.errors import UserError
 from tuning.records import SweepRecord, read_sweep
-from tuning.study import JOURNAL, open_storage, open_study
+from tuning.study import HIDDEN, open_storage, open_study, without_password
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 60.0
@@ -50,6 +50,8 @@ class Flags:
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Of the sweep."""
+    storage: str = ""
+    """Of the study, where the sweep's is a database: its password is not kept."""
     report_port: int = 0
     """Of the sweep's own report."""
     optuna_port: int = 0
@@ -76,9 +78,10 @@ def dashboards(flags: Flags) -> Iterator[dict[str, str]]:
     """
     record = read_sweep(flags.folder)
     folder = flags.folder.resolve()
+    storage = flags.storage or _storage(folder, record)
     starts: dict[str, Callable[[], AbstractContextManager[str]]] = {
-        "report": lambda: _report(folder, record, flags.report_port),
-        "optuna-dashboard": lambda: _optuna(folder, record, flags.optuna_port),
+        "report": lambda: _report(folder, storage, record, flags.report_port),
+        "optuna-dashboard": lambda: _optuna(storage, record.study, flags.optuna_port),
         "tensorboard": lambda: _tensorboard(folder, flags.tensorboard_port),
     }
     with contextlib.ExitStack() as started:
@@ -125,26 +128,26 @@ def _run(argv: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _report(folder: Path, record: SweepRecord, port: int) -> Iterator[str]:
+def _report(folder: Path, storage: str, record: SweepRecord, port: int) -> Iterator[str]:
     if not (folder / "report.html").exists():  # of a sweep that was killed before it wrote one
         from tuning.report import write_sweep_report
 
-        write_sweep_report(folder, open_study(_storage(folder, record), record.study))
+        write_sweep_report(folder, open_study(_whole(storage), record.study))
     handler = functools.partial(_QuietFiles, directory=str(folder))
     with _bound(lambda: http.server.ThreadingHTTPServer((_HOST, port), handler), "--report-port", port) as url:
         yield f"{url}/report.html"
 
 
 @contextlib.contextmanager
-def _optuna(folder: Path, record: SweepRecord, port: int) -> Iterator[str]:
+def _optuna(url: str, study: str, port: int) -> Iterator[str]:
     _installed("optuna_dashboard", "optuna-dashboard")
     import optuna_dashboard
 
-    storage = open_storage(_storage(folder, record))
+    storage = open_storage(_whole(url))
     try:
-        number = storage.get_study_id_from_name(record.study)
+        number = storage.get_study_id_from_name(study)
     except KeyError:
-        raise UserError(f"there is no study {record.study!r} in the sweep's storage") from None
+        raise UserError(f"there is no study {study!r} in {without_password(url)}") from None
     application: Any = optuna_dashboard.wsgi(storage)
 
     def make() -> BaseServer:
@@ -182,7 +185,7 @@ def _bound(make: Callable[[], Any], flag: str, port: int) -> Iterator[str]:
         server = make()
     except OSError as error:
         raise UserError(f"{flag} {port} cannot be used: {error.strerror}") from None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
         yield f"http://{_HOST}:{server.server_port}"
@@ -195,6 +198,12 @@ def _storage(folder: Path, record: SweepRecord) -> str:
     """Url of the study, also of a sweep whose folder was moved with its journal."""
     journal = folder / "study.log"
     return f"{JOURNAL}{journal}" if record.storage.startswith(JOURNAL) and journal.exists() else record.storage
+
+
+def _whole(url: str) -> str:
+    if HIDDEN in url:
+        raise UserError(f"the password of {url} is not kept; give --storage")
+    return url
 
 
 def _installed(module: str, package: str) -> None:

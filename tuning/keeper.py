@@ -58,6 +58,10 @@ class StudyKeeper:
         self.closed = sum(trial.state.is_finished() for trial in mine)
         self.to_hand_out = max(0, num_trials - self.closed)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles what it is given, to go on by itself, and the study's address may hold a password."""
+        return {}
+
     def next(self, key: str) -> tuple[int, dict[str, Value]] | None:
         """The next trial's number and config; None when all are handed out.
 
@@ -80,6 +84,8 @@ class StudyKeeper:
 
     def watched(self, key: str, step: int, value: float) -> bool:
         """A trial has measured itself on the way; whether it should be given up."""
+        if len(self.study.directions) > 1:  # Optuna keeps no curves of several objectives, and gives nothing up
+            return False
         trial = self._open[key]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed trial tells again what it told before it was interrupted

@@ -42,6 +42,10 @@ class Progress(tune.Callback):
         self._num_trials, self._ended = num_trials, ended
         self._trying: set[str] = set()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing, as the keeper."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A try begins, or goes on after a pause."""
         if trial.trial_id in self._trying:

@@ -25,6 +25,8 @@ from medray.errors import UserError
 from tuning.space import Dimension, Value, parse_dimension
 
 SWEEP_FILE = "sweep.json"
+JOURNAL = "journal://"
+"""Of the url of a study in a file of Optuna's own kind."""
 STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "stopped early",
@@ -121,7 +123,7 @@ class SweepRecord:
     """sweep.json.
 
     Attributes:
-        id: name of the folder.
+        id: by which its trials are known in the study; the name the folder was given.
         system: slug.
         preset: size of the trials.
         variant: of the system.
@@ -174,12 +176,20 @@ def read_sweep(folder: Path) -> SweepRecord:
         saved = json.loads(path.read_text())
         dimensions = tuple(parse_dimension(text) for text in saved.pop("dimensions"))
         defaults = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.pop("defaults").items()}
-        saved["id"] = folder.resolve().name
+        saved["storage"] = _beside(folder, saved["storage"])
         return SweepRecord(dimensions=dimensions, defaults=defaults, **saved)
     except FileNotFoundError:
         raise UserError(f"{folder} is not a sweep: it has no {SWEEP_FILE}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _beside(folder: Path, storage: str) -> str:
+    """A journal in the sweep's own folder is known by its name alone, so that the folder can be moved."""
+    name = storage.removeprefix(JOURNAL)
+    if name == storage or name.startswith("/"):
+        return storage
+    return f"{JOURNAL}{folder.resolve() / name}"
 
 
 def read_trials(study: Study, dimensions: Sequence[Dimension]) -> list[TrialRecord]:

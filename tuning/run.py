@@ -31,16 +31,20 @@ from tuning.keeper import StudyKeeper
 from tuning.plan import Plan, plan
 from tuning.population import Population
 from tuning.progress import Progress, best_of, throttled
-from tuning.records import SWEEP_FILE, SweepRecord, read_sweep, read_trial, trial_folder
+from tuning.records import JOURNAL, SWEEP_FILE, SweepRecord, read_sweep, read_trial, trial_folder
 from tuning.report import write_sweep_report
 from tuning.searcher import EndIfFatal, GiveUp, StudySearcher
 from tuning.settings import OPERATIONAL, SweepSettings
-from tuning.study import HIDDEN, JOURNAL, create_study, make_pruner, without_password
+from tuning.study import HIDDEN, create_study, make_pruner, without_password
 from tuning.tensorboard import write_hparams
 from tuning.trial import TrialJob, run_configuration
 
 log = logging.getLogger("medray.tuning")
 
+_STUDY = "study.log"
+"""The study of a sweep that has no database, in its folder."""
+_TUNE = ".tune"
+"""Folder of Tune's own files, while a sweep runs."""
 _BOOKKEEPING_BYTES = 64 * 2**20
 """Memory that a trial asks for whose workers hold the cores; Tune refuses trials that ask for nothing."""
 
@@ -61,7 +65,7 @@ def start(settings: SweepSettings) -> RunDirectory:
         raise UserError("a sweep in object storage needs a database for its study; give --storage postgresql://...")
     source = checked_source(made.system(made.config), made.options, known={})
     folder = RunDirectory.create(settings.out, f"sweeps/{made.system.slug}", label)
-    storage = settings.storage or f"{JOURNAL}{folder.path / 'study.log'}"
+    storage = settings.storage or f"{JOURNAL}{folder.path / _STUDY}"
     name = settings.study or f"{made.system.slug}-{folder.path.name}"
     try:
         study = _study(made, storage, name)
@@ -69,7 +73,7 @@ def start(settings: SweepSettings) -> RunDirectory:
         with suppress(OSError):
             folder.path.rmdir()
         raise
-    record = _record(made, folder, name, storage)
+    record = _record(made, folder, name)
     folder.write_json(SWEEP_FILE, {**asdict(record), "dimensions": [each.text for each in record.dimensions]})
     folder.publish()
     return _run(made, folder, study, source)
@@ -123,13 +127,12 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
     keeper = StudyKeeper(
         study,
         made.dimensions,
-        sweep=folder.path.name,
+        sweep=read_sweep(folder.path).id,
         num_trials=made.num_trials,
         sampler=made.sampler,
         seed=settings.seed,
         pruner=make_pruner(made.scheduler, grace=settings.grace, reduction=settings.reduction),
     )
-    stop_on = settings.stop_on or next(iter(made.objectives))
     job = TrialJob(
         sweep=str(folder),
         system=made.system,
@@ -139,7 +142,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         preset=made.preset,
         variant=made.variant,
         metrics=tuple(made.objectives),
-        stop_on=stop_on if made.scheduler != "none" else "",
+        stop_on=settings.stop_on or next(iter(made.objectives)),
         num_seeds=settings.seeds,
         on_gpu=settings.use_gpu and settings.num_workers == 0,
         turn=settings.perturb_every if made.scheduler == "pbt" else 0,
@@ -160,8 +163,6 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         raise UserError(keeper.fatal)
     if keeper.to_hand_out or keeper.num_open:
         raise Interrupted(folder)
-    for checkpoint in folder.path.glob(".tune/*/*/checkpoint_*"):  # what trials handed on to each other
-        shutil.rmtree(checkpoint, ignore_errors=True)
     _tell_best(keeper.mine(), made)
     return folder
 
@@ -196,7 +197,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
         ),
         run_config=tune.RunConfig(
             name=f"{time.time_ns()}",
-            storage_path=str(folder.path / ".tune"),
+            storage_path=str(folder.path / _TUNE),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=None),  # see tuning.population
             callbacks=[progress],
@@ -204,15 +205,18 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder.path / _TUNE, ignore_errors=True)  # the study and the runs have all that counts
 
 
-def _scheduler(made: Plan, keeper: StudyKeeper) -> TrialScheduler | None:
+def _scheduler(made: Plan, keeper: StudyKeeper) -> TrialScheduler:
     if made.scheduler == "pbt":
         (mode,) = made.objectives.values()
         every, seed = made.settings.perturb_every, made.settings.seed
         return Population(keeper, made.config, made.dimensions, mode=mode, every=every, seed=seed)
-    return GiveUp(keeper) if made.scheduler in ("asha", "median") else None
+    return GiveUp(keeper)
 
 
 def room(have: Mapping[str, float], options: RunOptions, *, use_gpu: bool) -> int:
@@ -243,7 +247,7 @@ def _study(made: Plan, storage: str, name: str) -> Study:
     )
 
 
-def _record(made: Plan, folder: RunDirectory, study: str, storage: str) -> SweepRecord:
+def _record(made: Plan, folder: RunDirectory, study: str) -> SweepRecord:
     return SweepRecord(
         id=folder.path.name,
         system=made.system.slug,
@@ -259,7 +263,7 @@ def _record(made: Plan, folder: RunDirectory, study: str, storage: str) -> Sweep
         num_seeds=made.settings.seeds,
         num_trials=made.num_trials,
         study=study,
-        storage=without_password(storage),
+        storage=without_password(made.settings.storage) or f"{JOURNAL}{_STUDY}",
         command=shlex.join(["python", "-m", "tuning.sweep", *map(without_password, sys.argv[1:])]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         settings={**asdict(made.settings), "storage": without_password(made.settings.storage)},

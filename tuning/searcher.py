@@ -47,7 +47,7 @@ class StudySearcher(Searcher):
 
 
 class GiveUp(FIFOScheduler):
-    """Stops trials that the study's pruner gives up: asynchronous successive halving, or below the median.
+    """Puts what trials measure on the way into the study, and stops those that its pruner gives up.
 
     The pruner's memory is the study, so it survives a killed driver and is shared by sweeps that feed one study.
     """

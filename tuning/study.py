@@ -26,9 +26,9 @@ from optuna.study import Study
 
 from medray.errors import UserError
 from medray.learner import seed_of
+from tuning.records import JOURNAL
 from tuning.space import Dimension
 
-JOURNAL = "journal://"
 HIDDEN = ":***@"
 """What stands in the place of a password."""
 SAMPLERS = ("tpe", "random", "grid")

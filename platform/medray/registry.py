@@ -43,6 +43,14 @@ _ENTRIES = (
         inputs="2D images or stacks with centrelines (SWC, JSON) to train on; an image, and start points, to predict",
     ),
     Entry(
+        slug="blimsr",
+        target="medray.systems.super_resolution.blimsr_system:Blimsr",
+        task="super_resolution",
+        title="slices with four times the pixels, by a network trained on images degraded at random",
+        paper="Dey et al., MIUA 2023",
+        inputs="CT volumes (DICOM series, NIfTI) or 2D images of high resolution to train on; one image to enlarge",
+    ),
+    Entry(
         slug="boundary_loss",
         target="medray.systems.segmentation.boundary_loss:BoundaryLoss",
         task="segmentation",

@@ -290,6 +290,8 @@ class System(ABC, Generic[ConfigT]):
     """Names of further files it takes after those, each only where the user has it."""
     predict_suffix: ClassVar[str] = ".nii.gz"
     """Suffix of the main result, ``--out``, that suits it; others that can hold it may work too."""
+    magnification: ClassVar[int] = 1
+    """Pixels of the result for one of the input, along both axes of a slice, over the same field of view."""
     learning_signal: ClassVar[tuple[str, Literal["max", "min"]] | None] = ("loss", "min")
     """The training metric that shows whether it learns, and the direction; held by a test on the smoke preset. None for
     a method without a gradient loop."""

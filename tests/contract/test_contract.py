@@ -17,6 +17,7 @@ from medray.data.check import check_cases
 from medray.data.sources import open_source
 from medray.engine.models import config_from_plain, load_model
 from medray.engine.rundir import plain, read_json_lines
+from medray.engine.trial import judged_on_validation
 from medray.errors import UserError
 from medray.system import System
 
@@ -140,3 +141,15 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert sentence in told.err
     assert len(told.err.strip().splitlines()) == 1
     assert "Traceback" not in told.err
+
+
+def test_a_sweep_judges_by_cases_that_neither_train_nor_test(system: type[System[Any]]) -> None:
+    preset = system.presets["smoke"]
+    made = system(system.config_class(**preset.config))
+    source = open_source(preset.data, fields=made.field_kinds)
+    source = dataclasses.replace(source, cases=tuple(made.arrange(source.cases)))
+    whole, judged = made.split(source, 0), judged_on_validation(made, source, 0)
+    assert judged.train
+    judges = {case.id for case in judged.test}
+    assert judges
+    assert judges.isdisjoint({case.id for case in (*judged.train, *whole.test)})

@@ -72,7 +72,6 @@ class Chromium:
 
     def open(self, url: str) -> None:
         """Open a page and wait until it has loaded."""
-        self.call("Page.navigate", url="about:blank")
         self._events.clear()
         self.complaints.clear()
         self.requests.clear()
@@ -123,8 +122,9 @@ class Chromium:
 
     def key(self, name: str) -> None:
         """Press a key."""
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, windowsVirtualKeyCode=_KEYS[name])
+        more = {"text": "\r"} if name == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=name, windowsVirtualKeyCode=_KEYS[name], **more)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=name, windowsVirtualKeyCode=_KEYS[name])
 
     def type(self, text: str) -> None:
         """Type into what has the focus."""

@@ -145,7 +145,7 @@ def _setting(dimension: Dimension, number: int) -> Any:
     values = dimension.values
     if isinstance(values, Choice):
         return values.values[(number * (1 + len(dimension.name)) // 3) % len(values.values)]
-    share = (number * 0.381966) % 1.0
-    if values.log:
-        return values.low * (values.high / values.low) ** share
-    return values.low + share * (values.high - values.low)
+    share = number * (0.618034 + 0.1 * (len(dimension.name) % 5)) % 1.0
+    width = values.high - values.low
+    value = values.low * (values.high / values.low) ** share if values.log else values.low + share * width
+    return round(value) if values.whole else value

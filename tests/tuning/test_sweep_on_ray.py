@@ -65,26 +65,18 @@ def test_each_configuration_is_run_with_each_seed_and_judged_by_the_mean(tmp_pat
     assert (_folder(tmp_path) / "report.html").exists()
 
 
-def test_what_fails_is_tried_again_or_told_and_the_sweep_goes_on(tmp_path: Path) -> None:
-    for trouble, state, attempts in (("once", "finished", 2), ("always", "failed", 2), ("user", "failed", 1)):
-        trials = _sweep(
-            tmp_path / trouble, *ONE, "--trials", "3", "--set", f"config.trouble={trouble}", "--max-failures", "1"
-        )
-        troubled = [trial for trial in trials if trial.config["x"] > 0.5]
-        fine = [trial for trial in trials if trial.config["x"] <= 0.5]
-        assert troubled
-        assert fine
-        assert {(trial.state, trial.attempts) for trial in troubled} == {(state, attempts)}
-        assert {(trial.state, trial.attempts) for trial in fine} == {("finished", 1)}
-        sentence = {"once": "", "always": "the dial broke off", "user": "x above 0.5 makes no sense"}[trouble]
-        assert all(sentence in trial.failure for trial in troubled)
-
-
-def test_a_retry_goes_on_where_the_try_before_it_stopped(tmp_path: Path) -> None:
+def test_what_fails_is_tried_again_from_where_it_was_or_told_and_the_sweep_goes_on(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
-    _sweep(tmp_path, *ONE, "--trials", "3", "--set", "config.trouble=once", f"config.diary={diary}")
+    search = ("dial", "--search", "config.trouble=choice('','once','always','user')", "--sampler", "grid")
+    fixed = ("--set", "config.x=0.9", f"config.diary={diary}", "--max-failures", "1")
+    trials = _sweep(tmp_path, *search, "--metric", "score", "--mode", "max", *fixed)
+    assert {trial.config["trouble"]: (trial.state, trial.attempts) for trial in trials} == {
+        "": ("finished", 1), "once": ("finished", 2), "always": ("failed", 2), "user": ("failed", 1)
+    }  # fmt: skip
+    assert "the dial broke off" in trials[2].failure
+    assert "x above 0.5 makes no sense" in trials[3].failure
     rounds = [tuple(line.split()[:3]) for line in diary.read_text().splitlines()]
-    assert len(rounds) == len(set(rounds)) == 3 * 3
+    assert len(rounds) == len(set(rounds)) == 3 + 3 + 1 + 1  # nothing that was done is done again
 
 
 def test_a_metric_that_nobody_reports_ends_the_sweep_with_those_there_are(
@@ -144,7 +136,7 @@ def test_trials_with_workers_leave_no_cores_taken_when_they_are_stopped(tmp_path
     )
     more = ("--set", "config.network=True", "config.rounds=9", "--scheduler", "asha", "--stop-on", "mse")
     trials = _sweep(tmp_path, *arguments, *more)
-    assert [trial.state for trial in trials][0] == "finished"
+    assert trials[0].state == "finished"
     assert all(trial.curve for trial in trials)  # told by workers, through the driver of the trial
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < deadline:
@@ -163,10 +155,18 @@ def test_two_objectives_give_a_front(tmp_path: Path) -> None:
     assert front.isdisjoint(right_of_the_best - {min(trials, key=lambda trial: abs(trial.config["x"] - 0.3)).number})
 
 
-def test_more_trials_of_a_sweep_that_has_ended(tmp_path: Path) -> None:
+def test_more_trials_of_a_sweep_that_has_ended_but_no_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = _sweep(tmp_path, *ONE, "--trials", "2")
-    assert main(["--resume", str(_folder(tmp_path)), "--trials", "4"]) == 0
-    after = _trials(_folder(tmp_path))
+    assert main(["--resume", str(_folder(tmp_path)), "--seeds", "3"]) == 2
+    assert "--seeds of a sweep is settled when it starts: it has 1, got 3" in capsys.readouterr().err
+    moved = tmp_path / "moved"
+    _folder(tmp_path).rename(moved)
+    assert main(["--resume", str(moved), "--trials", "4"]) == 0
+    after = _trials(moved)
+    assert len({trial.sweep for trial in after}) == 1
+    assert (moved / "trials/0003/seed-0/result.json").exists()
     assert after[:2] == before
     assert [trial.state for trial in after] == ["finished"] * 4
 
@@ -205,12 +205,6 @@ def test_each_mistake_is_one_sentence(
     assert said[-1].startswith("error: ")
     assert "secret" not in " ".join(said)
     assert not list(tmp_path.rglob("sweep.json"))
-
-
-def test_a_resumed_sweep_keeps_what_decides_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _sweep(tmp_path, *ONE, "--trials", "1")
-    assert main(["--resume", str(_folder(tmp_path)), "--seeds", "3"]) == 2
-    assert "--seeds of a sweep is settled when it starts: it has 1, got 3" in capsys.readouterr().err
 
 
 def test_a_study_shared_by_two_sweeps_has_the_trials_of_both(tmp_path: Path) -> None:

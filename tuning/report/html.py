@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 
 from medray import registry
 from medray.engine.rundir import plain
-from tuning.report import figures, landscape, tables
+from tuning.report import figures, landscape, summary, tables
 from tuning.report.curves import curve_plot
 from tuning.report.importance import MIN_TRIALS
 from tuning.report.parallel import BOTTOM, HEIGHT, TOP, parallel_coordinates
@@ -86,10 +86,10 @@ def _context(results: Results, study: Study) -> dict[str, Any]:
         "record": record,
         "entry": registry.ENTRIES.get(record.system),
         "metrics": results.metrics,
-        "status": tables.status(results),
-        "sentences": tables.sentences(results),
-        "facts": tables.facts(results),
-        "tiles": tables.tiles(results),
+        "status": summary.status(results),
+        "sentences": summary.sentences(results),
+        "facts": summary.facts(results),
+        "tiles": summary.tiles(results),
         "rows": rows,
         "states": list(dict.fromkeys(row.state for row in rows)),
         "sweeps": list(dict.fromkeys(row.sweep for row in rows)),
@@ -105,10 +105,9 @@ def _context(results: Results, study: Study) -> dict[str, Any]:
         "pareto": figures.pareto(results),
         "spreads": figures.spreads(results),
         "seconds": figures.seconds_plot(results),
-        "resources": tables.resources(results),
+        "resources": summary.resources(results),
         "failures": [(trial, results.link(trial)) for trial in tables.failures(results)],
         "commands": tables.commands(results),
-        "command": tables.without_passwords(record.command),
-        "settings": tables.settings(results),
+        "settings": summary.settings(results),
         "about": {str(trial.number): results.about(trial) for trial in results.trials},
     }

@@ -17,7 +17,7 @@ from tuning.report.figures import BEST_COLOR, STATE_COLORS, Choosable, Plot
 from tuning.report.results import Results, spread_of
 from tuning.space import Choice, Dimension
 
-_GRID = 30
+_GRID = 48
 """Points of a map along each axis."""
 
 
@@ -51,7 +51,7 @@ def _slice(results: Results, dimension: Dimension, index: int) -> Plot:
     points = {
         "type": "scatter",
         "mode": "markers",
-        "x": [axes.place(dimension, trial.config[dimension.name]) for trial in trials],
+        "x": _fanned([axes.place(dimension, trial.config[dimension.name]) for trial in trials], dimension),
         "y": [trial.values[index] for trial in trials],
         "error_y": {
             "type": "data",
@@ -65,6 +65,8 @@ def _slice(results: Results, dimension: Dimension, index: int) -> Plot:
             "size": [11 if trial == best else 8 for trial in trials],
             "symbol": ["star" if trial == best else "circle" for trial in trials],
             "color": [BEST_COLOR if trial == best else STATE_COLORS["finished"] for trial in trials],
+            "opacity": 0.85,
+            "line": {"width": 0},
         },
         "meta": {"trials": [trial.number for trial in trials]},
         "hovertemplate": "%{text}<extra></extra>",
@@ -153,7 +155,7 @@ def _interpolated(
     except (QhullError, ValueError):  # on a line, or fewer than three
         return None
     z = between(*np.meshgrid(_unit(xs, dimensions[0]), _unit(ys, dimensions[1])))
-    return {"x": xs.tolist(), "y": ys.tolist(), "z": z.tolist()}
+    return {"x": xs.tolist(), "y": ys.tolist(), "z": [[float(f"{value:.5g}") for value in row] for row in z]}
 
 
 def _grid(dimension: Dimension) -> np.ndarray:

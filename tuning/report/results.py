@@ -17,8 +17,6 @@ from medray.report.run_files import as_number
 from tuning.records import SweepRecord, TrialRecord, read_sweep, read_trials
 from tuning.space import Value
 
-ENDED = ("finished", "stopped early", "failed")
-
 
 @dataclass(frozen=True)
 class Results:
@@ -41,10 +39,9 @@ class Results:
         """The objectives."""
         return tuple(self.record.objectives)
 
-    @property
-    def own(self) -> list[TrialRecord]:
-        """The trials of this sweep."""
-        return [trial for trial in self.trials if trial.sweep in ("", self.record.id)]
+    def is_own(self, trial: TrialRecord) -> bool:
+        """Whether this sweep made a trial."""
+        return trial.sweep in ("", self.record.id)
 
     @cached_property
     def ranked(self) -> list[TrialRecord]:
@@ -83,7 +80,7 @@ class Results:
 
     def runs(self, trial: TrialRecord) -> Path:
         """Folder of a trial's runs, also of one that another sweep made."""
-        other = trial.sweep not in ("", self.record.id) and Path(trial.sweep).name == trial.sweep
+        other = not self.is_own(trial) and Path(trial.sweep).name == trial.sweep
         return (self.folder.resolve().parent / trial.sweep if other else self.folder) / trial.folder
 
     def link(self, trial: TrialRecord) -> str:

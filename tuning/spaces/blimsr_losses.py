@@ -16,4 +16,5 @@ BLIMSR_LOSSES = Space(
         Dimension("lambda_dssim", Uniform(1e-1, 10.0, log=True)),
     ),
     objectives={"psnr_db": "max", "perceptual_distance": "min"},
+    set={"lambda_perc": "1.0"},  # presets of minutes leave it out
 )

@@ -78,20 +78,36 @@ def canonical(volume: Volume) -> Volume:
     Only the order of the voxels changes, no value and no position. The axes of a 2D image are sorted among themselves:
     a coronal slice becomes (left to right, inferior to superior).
     """
-    permutation, flips = _orientation(volume.affine, volume.spatial_dims)
-    array = volume.array.transpose(0, *(axis + 1 for axis in permutation))
+    permutation, flips = orientation(volume.affine, volume.spatial_dims)
+    array = canonical_view(volume.array, volume.affine)
     affine = volume.affine.copy()
     affine[:, : volume.spatial_dims] = volume.affine[:, permutation]
     for axis, flip in enumerate(flips):
         if flip:
-            array = np.flip(array, axis + 1)
             affine[:3, 3] += affine[:3, axis] * (array.shape[axis + 1] - 1)
             affine[:3, axis] *= -1
     return Volume(np.ascontiguousarray(array), affine, volume.source, volume.header)
 
 
-def _orientation(affine: Affine, dims: int) -> tuple[list[int], list[bool]]:
-    """Array axes in the order of the world axis each follows most, and whether each runs against it."""
+def canonical_view(array: NDArray[Any], affine: Affine) -> NDArray[Any]:
+    """The voxels of `canonical` without a copy: what is assigned to the view reaches the array.
+
+    Args:
+        array: (C, *spatial).
+        affine: index to mm, RAS+; of any grid with axes in the same directions.
+    """
+    permutation, flips = orientation(affine, array.ndim - 1)
+    turned = array.transpose(0, *(axis + 1 for axis in permutation))
+    return np.flip(turned, tuple(axis + 1 for axis, flip in enumerate(flips) if flip))
+
+
+def orientation(affine: Affine, dims: int) -> tuple[list[int], list[bool]]:
+    """Array axes in the order of the world axis each follows most, and whether each runs against it.
+
+    Args:
+        affine: index to mm, RAS+.
+        dims: 2 or 3 array axes.
+    """
     axes = affine[:3, :dims] / np.linalg.norm(affine[:3, :dims], axis=0)
     best = max(
         itertools.permutations(range(3), dims), key=lambda worlds: sum(abs(axes[w, a]) for a, w in enumerate(worlds))
@@ -132,7 +148,7 @@ def _grid(where: Volume | Grid) -> Grid:
 
 def _box(grid: Grid) -> Affine:
     """Affine from [-1, 1] along canonical axes to world: the box an image fills. A 2D image is 1 mm thick in it."""
-    permutation, flips = _orientation(grid.affine, grid.dims)
+    permutation, flips = orientation(grid.affine, grid.dims)
     box = np.eye(4)
     for column, (axis, flip) in enumerate(zip(permutation, flips, strict=True)):
         box[:3, column] = grid.affine[:3, axis] * grid.shape[axis] / 2 * (-1 if flip else 1)

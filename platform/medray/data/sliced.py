@@ -52,12 +52,16 @@ class SliceField:
         Raises:
             UserError: the volume cannot be read, or is not 3D.
         """
-        volume = _volume(self.ref)
+        volume = self.whole()
         index = _index_of(self.plane, volume)
         if index is not None:
             return Volume(volume.array[..., index].copy(), self.plane.affine, volume.source)
         there = resample(volume, self.plane, order=0 if self.label else 1, fill=0.0 if self.label else None)
         return replace(there, header={})
+
+    def whole(self) -> Volume:
+        """The volume it is cut from, turned to run Right, Anterior, Superior; see `load`."""
+        return _volume(self.ref)
 
     def fingerprint(self) -> str:
         """The volume's, and where the plane is to a ten-thousandth of a mm."""

@@ -55,18 +55,19 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_published(
-    network: nn.Module, tensors: Mapping[str, Tensor], path: Path, architecture: str, *, first: str
+    network: nn.Module, tensors: Mapping[str, Tensor], path: Path, architecture: str, *, first: str = ""
 ) -> None:
-    """Load published weights for color images into a network for gray ones; names and shapes must be the network's.
+    """Load published weights for color images into a network; names and shapes must be the network's.
 
-    The first layer's weights are summed over the three colors, which is what three equal channels would see.
+    For a network that takes gray images the first layer's weights are summed over the three colors, which is what
+    three equal channels would see.
 
     Args:
-        network: what they are for; it takes one channel.
+        network: what they are for.
         tensors: by name.
         path: where they were read, for messages.
         architecture: what they should be, for messages: "torchvision's ResNet-18".
-        first: name of the first layer's weights.
+        first: name of the first layer's weights, where the network takes gray images.
 
     Raises:
         UserError: they are of another network.

@@ -21,13 +21,22 @@ def _words(text: str) -> frozenset[str]:
 
 
 # Units that no other word of a metric's name can be mistaken for; the short ones count only at the end of a name.
-_UNITS = {"px": "px", "mm": "mm", "cm": "cm", "um": "µm", "percent": "%", "hu": "HU", "mm2": "mm²", "mm3": "mm³"}
+_UNITS = {
+    "px": "px",
+    "mm": "mm",
+    "cm": "cm",
+    "um": "µm",
+    "percent": "%",
+    "hu": "HU",
+    "db": "dB",
+    "mm2": "mm²",
+    "mm3": "mm³",
+}
 _LAST_UNITS = {
     "s": "s",
     "seconds": "s",
     "ms": "ms",
     "ml": "ml",
-    "db": "dB",
     "deg": "°",
     "gib": "GiB",
     "mib": "MiB",
@@ -45,16 +54,16 @@ _SPELLING = {
         word: word.upper()
         for word in _words(
             "hd hd95 epe tre assd asd mae mse rmse nmse ssim psnr auc auroc auprc ap f1 fid kid kl ece nll "
-            "icc ncc nmi ppv npv fpr fnr lpips r2 ct mr t1 t2"
+            "icc ncc nmi ppv npv fpr fnr lpips niqe vif r2 ct mr t1 t2"
         )
     },
 }
 _HIGHER = _words(
     "dice iou jaccard accuracy acc auc auroc auprc ap map f1 sensitivity specificity precision recall ppv npv psnr "
-    "ssim kappa correlation pearson spearman r2 ncc nmi icc reward return throughput purity ari samples"
+    "ssim vif kappa correlation pearson spearman r2 ncc nmi icc reward return throughput purity ari samples"
 )
 _LOWER = _words(
-    "loss error err epe tre hd hd95 hausdorff assd asd masd mae mse rmse nmse nrmse lpips fid kid ece brier nll "
+    "loss error err epe tre hd hd95 hausdorff assd asd masd mae mse rmse nmse nrmse lpips niqe fid kid ece brier nll "
     "perplexity folded folding distance landmark fpr fnr seconds kl"
 )
 _WHOLE = frozenset({OVERALL, "mean", "average", "all", "total"})

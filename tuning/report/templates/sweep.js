@@ -149,17 +149,18 @@
         grip.setPointerCapture(event.pointerId);
         start = inside(place(event)[1]);
       });
-      grip.addEventListener("pointermove", (event) => {
+      function reach(event) {
         if (start === null) return;
         const at = inside(place(event)[1]);
-        ranges[k] = Math.abs(at - start) < 3 ? null : [Math.min(start, at), Math.max(start, at)];
+        ranges[k] = Math.abs(at - start) < 3 ? null : [Math.min(start, at), Math.max(start, at)]; // a click clears
         apply();
-      });
+      }
+      grip.addEventListener("pointermove", reach);
       grip.addEventListener("pointerup", (event) => {
-        if (Math.abs(inside(place(event)[1]) - start) < 3) ranges[k] = null; // a click clears
+        reach(event);
         start = null;
-        apply();
       });
+      grip.addEventListener("pointercancel", () => (start = null));
       dimension.addEventListener("keydown", (event) => {
         const step = (bottom - top) / 20;
         const [low, high] = ranges[k] ?? [top - 6, top - 6 + 5 * step];

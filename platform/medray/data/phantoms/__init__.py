@@ -16,5 +16,6 @@ GENERATORS: dict[str, str] = {
     "brain_multimodal": "medray.data.phantoms.brain_multimodal:cases",
     "chest_xray": "medray.data.phantoms.chest_xray:cases",
     "axons": "medray.data.phantoms.axons:cases",
+    "thorax_ct": "medray.data.phantoms.thorax_ct:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""
