@@ -42,6 +42,7 @@ def overhead() -> None:
             for name, (arguments, warm) in arms.items():
                 trials = NUM_TRIALS if warm else NUM_COLD
                 found[name].append(_seconds_per_trial(Path(folder, f"{number}{name}"), arguments, trials, warm=warm))
+                print(f"round {number}: {name} {found[name][-1]:.2f} s per trial", file=sys.stderr)
     reference = statistics.median(found["warm process"])
     for name, seconds in found.items():
         middle = statistics.median(seconds)
