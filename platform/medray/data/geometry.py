@@ -98,7 +98,7 @@ def canonical_view(array: NDArray[Any], affine: Affine) -> NDArray[Any]:
     """
     permutation, flips = orientation(affine, array.ndim - 1)
     turned = array.transpose(0, *(axis + 1 for axis in permutation))
-    return np.flip(turned, [axis + 1 for axis, flip in enumerate(flips) if flip])
+    return np.flip(turned, tuple(axis + 1 for axis, flip in enumerate(flips) if flip))
 
 
 def orientation(affine: Affine, dims: int) -> tuple[list[int], list[bool]]:
