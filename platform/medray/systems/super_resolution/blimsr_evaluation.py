@@ -64,7 +64,7 @@ def trained_generator(config: BlimsrConfig, weights: Path | None) -> nn.Module:
     return network
 
 
-def test_degradation(config: BlimsrConfig, case: Case, high: Tensor) -> Tensor:
+def frozen_degradation(config: BlimsrConfig, case: Case, high: Tensor) -> Tensor:
     """An image (1, H, W) blindly degraded as it always will be, (1, H/4, W/4)."""
     generator = torch.Generator().manual_seed(seed_of("blimsr test", case_fingerprint(case, ["image"])))
     return _degraded(DegradationSettings(kind="blind", strength=config.degradation_strength), high, generator)
@@ -78,7 +78,7 @@ def score_case(config: BlimsrConfig, trained: Trained, cache: SampleCache, numbe
     """Degrade, enlarge and score one test image. Runs as a Ray task."""
     index, case = numbered
     high = reader_of(config, cache).image(case)
-    low = test_degradation(config, case, high)
+    low = frozen_degradation(config, case, high)
     clean = _degraded(DegradationSettings(kind="bicubic"), high, torch.Generator())
     upsample, features = upsampler(trained_generator(config, trained.weights)), _features(config)
     result = upsample(low[None])[0]

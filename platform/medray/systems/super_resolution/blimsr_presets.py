@@ -33,9 +33,9 @@ PRESETS: Mapping[str, Preset] = {
         compare=("bicubic",),
     ),
     "demo": Preset(
-        about="slices of 128 px of the CT phantom, 6 blocks of 32 channels; about ten minutes on 2 cores",
+        about="crops of 64 px of more CT phantoms, 6 blocks of 32 channels; about ten minutes on 2 cores",
         data="phantom:thorax_ct?n=60&slices=2&size=128&seed=0",
-        config={**SMALL, "crop_px": 128, "num_blocks": 6, "num_channels": 32, "num_epochs": 24, "warmup_epochs": 12},
+        config={**SMALL, "num_blocks": 6, "num_channels": 32, "num_epochs": 48, "warmup_epochs": 36},
         compare=("bicubic", "bicubic_degradation"),
     ),
     "paper": Preset(
