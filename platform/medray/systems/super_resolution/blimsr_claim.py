@@ -3,11 +3,10 @@
 All arms are scored on the same blindly degraded test images (`blimsr_evaluation`).
 
 1. A generator trained on blind degradations beats the same one trained on blurred bicubic reduction by 1 dB PSNR, and
-   in SSIM (sec. 4.4, there without a reference); it beats bicubic interpolation too.
+   in SSIM (sec. 4.4, there without a reference), and both beat bicubic interpolation.
 2. The full loss and discriminator beat MedSRGAN's in SSIM (table 1).
 
-Whether training on blurred bicubic reduction beats bicubic interpolation is told and not judged: the paper says nothing
-of it. So are the scores from clean bicubic low resolution.
+Scores from clean bicubic low resolution, where the order may turn round, are told and not judged.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
     size = claim_size(preset)
     arms = variant_arms(Blimsr, ARMS, size.settings(), size.data)
     rows = score_arms(work, Blimsr, arms, seeds=range(work.seed, work.seed + size.seeds)).rows
-    notes = [means_note(rows, ""), means_note(rows, "_clean"), unjudged_note(rows)]
+    notes = [means_note(rows, ""), means_note(rows, "_clean")]
     return ClaimResult(checks=judge(rows), rows=rows, notes=notes)
 
 
@@ -79,23 +78,18 @@ def judge(rows: Sequence[Row]) -> list[ClaimCheck]:
     """Every inequality on differences paired by seed and test image."""
     blind = "on blindly degraded images, blind training beats training on blurred bicubic reduction by 1 dB PSNR"
     structure = "it beats it in SSIM too"
+    better = "{} training beats bicubic interpolation in {}"
     full = "the full loss and discriminator beat MedSRGAN's in SSIM"
     return [
         difference(rows, "psnr_db", "blimsr", "bicubic_degradation", at_least=MIN_GAIN_DB, statement=blind),
         difference(rows, "ssim", "blimsr", "bicubic_degradation", statement=structure),
-        difference(rows, "psnr_db", "blimsr", "bicubic", statement="it beats bicubic interpolation in PSNR"),
-        difference(rows, "ssim", "blimsr", "bicubic", statement="it beats bicubic interpolation in SSIM"),
+        *(
+            difference(rows, metric, arm, "bicubic", statement=better.format(told, spelled))
+            for arm, told in (("blimsr", "blind"), ("bicubic_degradation", "blurred bicubic"))
+            for metric, spelled in (("psnr_db", "PSNR"), ("ssim", "SSIM"))
+        ),
         difference(rows, "ssim", "blimsr", "medsrgan", statement=full),
     ]
-
-
-def unjudged_note(rows: Sequence[Row]) -> str:
-    """What training on blurred bicubic reduction gives over bicubic interpolation."""
-    told = []
-    for metric in ("psnr_db", "ssim"):
-        found = difference(rows, metric, "bicubic_degradation", "bicubic", statement="")
-        told.append(f"{metric} {found.value:+.3f} ({found.interval[0]:.3f} to {found.interval[1]:.3f})")
-    return "bicubic_degradation minus bicubic interpolation, not judged: " + ", ".join(told)
 
 
 def means_note(rows: Sequence[Row], suffix: str) -> str:
