@@ -175,6 +175,57 @@ def test_one_dicom_file_gives_one_and_equal_results_have_equal_uids(tmp_path: Pa
     assert read_volume(tmp_path / "as.nii.gz").shape == (32, 24)
 
 
+def _change(folder: Path, **fields: Any) -> Path:
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        for name, value in fields.items():
+            setattr(data, name, value)
+        data.save_as(path)
+    return folder
+
+
+@pytest.mark.parametrize("fields", [{}, {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15}])
+def test_where_0_is_white_it_is_white_in_the_result(tmp_path: Path, fields: dict[str, int]) -> None:
+    given = _change(_series(tmp_path / "given", 2), PhotometricInterpretation="MONOCHROME1", **fields)
+    request = PredictRequest(inputs=[given], out=tmp_path / "fine")
+    predict_file(Bicubic(), request, window=(-1024.0, 1024.0), scaling="percentile", name="test")
+    assert pydicom.dcmread(tmp_path / "fine" / "0.dcm").PhotometricInterpretation == "MONOCHROME1"
+    seen, shown = read_volume(given).array[0, ..., 0], read_volume(tmp_path / "fine").array[0, ..., 0]
+    assert seen[0].mean() > seen[-1].mean()
+    for place, fine in ((0, shown[:4]), (-1, shown[-4:])):
+        np.testing.assert_allclose(fine.mean(), seen[place].mean(), atol=20)
+
+
+def test_files_named_by_uid_keep_apart(tmp_path: Path) -> None:
+    given = _series(tmp_path / "given", 3)
+    for number in range(3):
+        (given / f"{number}.dcm").rename(given / f"1.2.840.{number}")
+    _ask(given, tmp_path / "fine")
+    assert sorted(path.name for path in (tmp_path / "fine").iterdir()) == [f"1.2.840.{n}.dcm" for n in range(3)]
+
+
+def test_originals_are_never_overwritten(tmp_path: Path) -> None:
+    given = _series(tmp_path / "given", 2)
+    before = (given / "0.dcm").read_bytes()
+    for asked, out in ((given, given), (given / "0.dcm", given), (given / "0.dcm", given / "0.dcm")):
+        with pytest.raises(UserError, match="would overwrite the original"):
+            _ask(asked, out)
+    assert (given / "0.dcm").read_bytes() == before
+
+
+def test_every_spacing_is_divided_and_what_was_drawn_on_pixels_is_left_out(tmp_path: Path) -> None:
+    given = _change(_series(tmp_path / "given", 1), ImagerPixelSpacing=[0.2, 0.1], ImageType="DERIVED")
+    data = pydicom.dcmread(given / "0.dcm")
+    del data.PixelSpacing
+    data.add_new(0x60000010, "US", 6)
+    data.save_as(given / "0.dcm")
+    _ask(given / "0.dcm", tmp_path / "fine.ima")
+    made = pydicom.dcmread(tmp_path / "fine.ima")
+    assert [float(value) for value in made.ImagerPixelSpacing] == [0.05, 0.025]
+    assert list(made.ImageType) == ["DERIVED", "SECONDARY"]
+    assert 0x60000010 not in made
+
+
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     write_volume(Volume(np.zeros((1, 4, 9), np.uint8), np.eye(4)), tmp_path / "small.png")
     write_volume(Volume(np.zeros((1, 9, 9), np.uint8), np.eye(4)), tmp_path / "good.png")
