@@ -76,6 +76,13 @@ def test_tiles_that_overlap_by_the_reach_of_the_network_leave_no_seams(shape: tu
     assert np.abs(torn - whole).max() > 1e-3
 
 
+def test_the_smallest_tiles_are_as_large_as_the_networks_take() -> None:
+    volume = Volume(np.zeros((1, 11, 5), np.float32), np.eye(4))
+    assert enlarge(volume, upsampler(_small_generator()), UNIT, through=None, tiles=Tiles(tile=10, overlap=0)).shape
+    with pytest.raises(ValueError, match="at least 10 px"):
+        Tiles(tile=9)
+
+
 def test_a_png_gets_four_times_its_sides_and_keeps_its_type(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, (1, 12, 20)).astype(np.uint8)
     write_volume(Volume(array, np.eye(4)), tmp_path / "a.png")
@@ -116,6 +123,14 @@ def test_a_reference_gives_scores_and_must_have_the_size_of_the_result(tmp_path:
     assert other.metrics["psnr_db"] < 20
     with pytest.raises(UserError, match="12 x 12 voxels where the enlarged image has 48 x 48"):
         _ask(tmp_path / "low.png", tmp_path / "again.png", labels=[tmp_path / "low.png"])
+
+
+def test_a_reference_that_is_turned_is_refused(tmp_path: Path) -> None:
+    low = np.random.default_rng(0).random((1, 6, 5, 7)).astype(np.float32)
+    write_volume(Volume(low, np.eye(4)), tmp_path / "low.nii.gz")
+    write_volume(Volume(np.zeros((1, 24, 20, 7), np.float32), np.diag([-0.25, 0.25, 1, 1])), tmp_path / "high.nii.gz")
+    with pytest.raises(UserError, match="axes in other directions"):
+        _ask(tmp_path / "low.nii.gz", tmp_path / "fine.nii.gz", labels=[tmp_path / "high.nii.gz"])
 
 
 def _series(folder: Path, count: int) -> Path:

@@ -23,6 +23,7 @@ from torch import nn
 from medray.data.case import Volume
 from medray.data.derived_dicom import Derivation, dicom_slices, result_files, write_derived
 from medray.data.formats.dicom import SUFFIXES as DICOM_SUFFIXES
+from medray.data.geometry import orientation
 from medray.data.readers import read_volume, suffix_of
 from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
@@ -67,7 +68,7 @@ def predict_file(
 
     Raises:
         UserError: the input is not a gray image or too small, the result cannot be written as asked for, or the
-            reference is of another size.
+            reference is of another size or turned.
     """
     tiles, path = tiles_of(request.options), request.inputs[0]
     given = read_given(path, window, scaling)
@@ -103,7 +104,7 @@ def tiles_of(options: Mapping[str, str]) -> Tiles:
     try:
         return Tiles(**{name: int(value) for name, value in options.items()})
     except ValueError as error:
-        raise UserError(f"--option tile and overlap are whole numbers of pixels, 8 and 0 at least: {error}") from None
+        raise UserError(f"--option tile and overlap are whole numbers of pixels: {error}") from None
 
 
 def read_given(path: Path, window: tuple[float, float], scaling: Scaling) -> Given:
@@ -178,6 +179,8 @@ def _reference(request: PredictRequest, result: Volume) -> Volume | None:
     if reference.shape != result.shape:
         sizes = [" x ".join(str(n) for n in volume.shape) for volume in (reference, result)]
         raise UserError(f"{request.labels[0]} has {sizes[0]} voxels where the enlarged image has {sizes[1]}")
+    if orientation(reference.affine, reference.spatial_dims) != orientation(result.affine, result.spatial_dims):
+        raise UserError(f"{request.labels[0]} has axes in other directions than the image compared with it")
     return reference
 
 
