@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
@@ -93,6 +94,15 @@ def test_a_png_gets_four_times_its_sides_and_keeps_its_type(tmp_path: Path) -> N
     np.testing.assert_allclose(found, np.rint(255 * Bicubic()(low)[0].clamp(0, 1).numpy()), atol=1)
     assert (told.metrics["size0_px"], told.metrics["size1_px"], told.metrics["spacing0_mm"]) == (48, 80, 0.25)
     assert all(path.is_file() for path in told.files.values())
+
+
+def test_the_pages_of_a_tiff_are_its_slices(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((6, 9), 40 * number, np.uint8)) for number in range(5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    _ask(tmp_path / "a.tif", tmp_path / "b.nii.gz")
+    found = read_volume(tmp_path / "b.nii.gz").array[0]
+    assert found.shape == (5, 24, 36)
+    assert [int(page.mean()) for page in found] == [0, 40, 80, 120, 160]
 
 
 def test_a_nifti_volume_keeps_its_axes_and_its_numbers_are_hu(tmp_path: Path) -> None:

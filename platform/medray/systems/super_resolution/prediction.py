@@ -114,13 +114,20 @@ def read_given(path: Path, window: tuple[float, float], scaling: Scaling) -> Giv
         UserError: not gray, or slices of fewer pixels than a network can take.
     """
     volume = gray(read_volume(path))
-    acquired = path.is_dir() or suffix_of(path) in DICOM_SUFFIXES
-    through = (2 if volume.spatial_dims == 3 else None) if acquired else axial_axis(volume)
+    through = _through(volume)
     sides = [length for axis, length in enumerate(volume.shape) if axis != through]
     if min(sides) < MIN_CROP_PX // SCALE:
         least = MIN_CROP_PX // SCALE
         raise UserError(f"{path} has slices of {sides[0]} x {sides[1]} px where at least {least} x {least} are needed")
     return Given(volume, through, range_of(volume, scaling, window))
+
+
+def _through(volume: Volume) -> int | None:
+    """The axis across the slices: DICOM has them last, in whatever plane, a TIFF has its pages first."""
+    if volume.spatial_dims == 2:
+        return None
+    of_format = {"dicom": 2, "raster": 0}.get(str(volume.header.get("format")))
+    return axial_axis(volume) if of_format is None else of_format
 
 
 def _finer_shape(given: Given) -> tuple[int, ...]:
