@@ -78,7 +78,7 @@ def dashboards(flags: Flags) -> Iterator[dict[str, str]]:
     """
     record = read_sweep(flags.folder)
     folder = flags.folder.resolve()
-    storage = flags.storage or _storage(folder, record)
+    storage = flags.storage or record.storage
     starts: dict[str, Callable[[], AbstractContextManager[str]]] = {
         "report": lambda: _report(folder, storage, record, flags.report_port),
         "optuna-dashboard": lambda: _optuna(storage, record.study, flags.optuna_port),
@@ -192,12 +192,6 @@ def _bound(make: Callable[[], Any], flag: str, port: int) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def _storage(folder: Path, record: SweepRecord) -> str:
-    """Url of the study, also of a sweep whose folder was moved with its journal."""
-    journal = folder / "study.log"
-    return f"{JOURNAL}{journal}" if record.storage.startswith(JOURNAL) and journal.exists() else record.storage
 
 
 def _whole(url: str) -> str:

@@ -137,7 +137,7 @@ def make_pruner(kind: str, *, grace: int, reduction: int) -> BasePruner:
 
     Args:
         kind: none, asha, median.
-        grace: reports that every trial may make.
+        grace: epochs or rounds before which none is given up.
         reduction: of how many trials one goes on past each rung of successive halving.
     """
     if kind == "asha":

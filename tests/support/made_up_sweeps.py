@@ -54,6 +54,7 @@ def made_up_sweep(
     for number, state in enumerate(_mixed() if states is None else states):
         add_trial(study, folder, number, state, objectives, dimensions, seeds, odd=odd and number == 0)
     saved: dict[str, Any] = {
+        "id": folder.name,
         "system": "suts",
         **{key: setting[key] for key in ("preset", "variant", "data")},
         "objectives": objectives,
@@ -65,7 +66,7 @@ def made_up_sweep(
         "num_seeds": len(seeds),
         "num_trials": 12,
         "study": study.study_name,
-        "storage": url,
+        "storage": "journal://study.log",
         "command": "python -m tuning.sweep suts --trials 12",
         "started": "2026-03-01 10:00:00",
         "settings": {"trials": 12, "seeds": len(seeds)},

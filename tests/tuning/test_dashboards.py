@@ -119,7 +119,7 @@ def test_a_moved_sweep_takes_its_journal_along(sweep: Path, tmp_path: Path) -> N
     moved.mkdir()
     for name in ("sweep.json", "study.log"):
         (moved / name).write_bytes((sweep / name).read_bytes())
-    assert dashboards._storage(moved, read_sweep(moved)) == f"journal://{moved}/study.log"
+    assert read_sweep(moved).storage == f"journal://{moved}/study.log"
 
 
 @pytest.mark.usefixtures("no_tensorboard")

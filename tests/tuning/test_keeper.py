@@ -113,6 +113,18 @@ def test_halving_lets_pass_what_is_among_the_best_third_at_its_rung(tmp_path: Pa
         assert late.should_prune() is prune
 
 
+def test_below_the_median_of_its_peers_a_trial_is_given_up_after_its_grace(tmp_path: Path) -> None:
+    keeper = _keeper(_study(tmp_path, X), X, trials=6, pruner=make_pruner("median", grace=2, reduction=3))
+    for index in range(5):
+        keeper.next(f"{index}")
+        assert not any(keeper.watched(f"{index}", step, float(index)) for step in (1, 2))  # too few peers to compare
+        keeper.close(f"{index}", [float(index)])
+    keeper.next("late")
+    assert not keeper.watched("late", 1, 1.5)  # before its grace is over
+    assert keeper.watched("late", 2, 1.5)  # the median is 2
+    assert keeper.close("late", None).state is TrialState.PRUNED
+
+
 def test_states_and_reasons_are_kept(tmp_path: Path) -> None:
     keeper = _keeper(_study(tmp_path, X), X, trials=4, pruner=make_pruner("median", grace=0, reduction=2))
     for key in "abcd":
