@@ -16,11 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medray.data.formats.dicom import series_in
+from medray.data.formats.dicom import SUFFIXES, series_in
+from medray.data.readers import suffix_of
 from medray.data.writers import write_bytes
 from medray.errors import UserError
 
-_OUTDATED = ("SmallestImagePixelValue", "LargestImagePixelValue", "PixelData", "FloatPixelData", "IconImageSequence")
+_OUTDATED = ("SmallestImagePixelValue", "LargestImagePixelValue", "PixelData", "FloatPixelData", "IconImageSequence",
+             "ExtendedOffsetTable", "ExtendedOffsetTableLengths")  # fmt: skip
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_OVERLAYS = range(0x6000, 0x6100)  # groups of what is drawn on top, pixel by pixel
 _LONGEST_DESCRIPTION = 64
 
 
@@ -61,31 +65,52 @@ def write_derived(originals: Sequence[Path], slices: Sequence[NDArray[Any]], out
     Args:
         originals: as of `dicom_slices`.
         slices: as many, each (rows, columns) in the originals' unit (HU for CT), ``done.factor`` times as large.
-        out: the file for a single slice with a name that ends in .dcm, else the folder.
+        out: the file for a single slice, a name that ends in .dcm, .dicom or .ima; else the folder.
         done: what was done.
 
     Returns:
         The files.
 
     Raises:
-        UserError: an original is not one plane of gray values, or nothing can be written there.
+        UserError: an original is not one plane of gray values, or would be overwritten, or the place refuses.
     """
     import pydicom
 
+    files = result_files(originals, out)
     heads = [pydicom.dcmread(path, defer_size=1024) for path in originals]
     for path, head in zip(originals, heads, strict=True):
-        if int(head.get("NumberOfFrames") or 1) > 1 or int(head.get("SamplesPerPixel") or 1) > 1:
+        if int(head.get("NumberOfFrames") or 1) > 1 or not str(head.PhotometricInterpretation).startswith("MONOCHROME"):
             raise UserError(f"{path} holds several frames or colors; results can be written as .nii.gz instead")
     digests = [hashlib.blake2b(np.ascontiguousarray(plane).tobytes()).hexdigest() for plane in slices]
     series = pydicom.uid.generate_uid(entropy_srcs=[str(heads[0].get("SeriesInstanceUID", "")), *digests])
     written = []
-    for path, head, plane, digest in zip(originals, heads, slices, digests, strict=True):
+    for file, head, plane, digest in zip(files, heads, slices, digests, strict=True):
         made = _derived(head, plane, done, series, digest)
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, made, enforce_file_format=True)
-        single = len(slices) == 1 and out.suffix.lower() == ".dcm"
-        written.append(write_bytes(out if single else out / f"{path.stem}.dcm", buffer.getvalue()))
+        written.append(write_bytes(file, buffer.getvalue()))
     return written
+
+
+def result_files(originals: Sequence[Path], out: Path) -> list[Path]:
+    """Where `write_derived` puts the results: into the folder ``out`` by their originals' names, or one into a file.
+
+    Raises:
+        UserError: several for one file, two of one name, or an original would be overwritten.
+    """
+    if suffix_of(out) in SUFFIXES:
+        if len(originals) > 1:
+            raise UserError(f"--out {out}: a series of {len(originals)} slices needs a folder, a name without suffix")
+        files = [out]
+    else:
+        # names may be UIDs, whose last number is no suffix
+        stems = [path.name[: len(path.name) - len(suffix_of(path))] for path in originals]
+        files = [out / f"{stem}.dcm" for stem in stems]
+    if len(set(files)) < len(files):
+        raise UserError(f"--out {out}: files of the series would get the same name; name the result .nii.gz instead")
+    if {file.resolve() for file in files} & {path.resolve() for path in originals}:
+        raise UserError(f"--out {out} would overwrite the original; choose another place")
+    return files
 
 
 def _derived(head: Any, plane: NDArray[Any], done: Derivation, series: str, digest: str) -> Any:
@@ -95,10 +120,13 @@ def _derived(head: Any, plane: NDArray[Any], done: Derivation, series: str, dige
     for name in _OUTDATED:
         if name in made:
             delattr(made, name)
+    for tag in [tag for tag in made.keys() if tag.group in _OVERLAYS]:  # noqa: SIM118  values would be decoded
+        del made[tag]
     original = pydicom.Dataset()
     original.ReferencedSOPClassUID, original.ReferencedSOPInstanceUID = head.SOPClassUID, head.SOPInstanceUID
     made.SourceImageSequence = [original]
-    made.ImageType = ["DERIVED", "SECONDARY", *list(head.get("ImageType", []))[2:]]
+    kinds = head.get("ImageType") or []
+    made.ImageType = ["DERIVED", "SECONDARY", *([] if isinstance(kinds, str) else kinds[2:])]
     made.DerivationDescription = done.text
     made.SeriesDescription = f"{head.get('SeriesDescription', '')} {done.name}".strip()[-_LONGEST_DESCRIPTION:]
     made.SeriesInstanceUID = series
@@ -116,12 +144,12 @@ def _place(made: Any, head: Any, factor: int) -> None:
     """Finer pixels, and the first one moved so that the corner of the field of view stays."""
     from pydicom.valuerep import format_number_as_ds
 
-    if "PixelSpacing" not in head:
+    for name in _SPACINGS:
+        if head.get(name):
+            setattr(made, name, [format_number_as_ds(float(value) / factor) for value in head[name].value])
+    if not all(head.get(name) for name in ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")):
         return
-    between = np.array([float(value) for value in head.PixelSpacing])  # rows, columns
-    made.PixelSpacing = [format_number_as_ds(float(value)) for value in between / factor]
-    if "ImagePositionPatient" not in head or "ImageOrientationPatient" not in head:
-        return
+    between = [float(value) for value in head.PixelSpacing]  # rows, columns
     along_row, along_column = np.array([float(value) for value in head.ImageOrientationPatient]).reshape(2, 3)
     shift = (along_row * between[1] + along_column * between[0]) * (1 / factor - 1) / 2
     position = np.array([float(value) for value in head.ImagePositionPatient]) + shift
@@ -134,4 +162,6 @@ def _stored(made: Any, plane: NDArray[Any]) -> NDArray[Any]:
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     slope, intercept = float(made.get("RescaleSlope") or 1), float(made.get("RescaleIntercept") or 0)
     values = np.clip(np.rint((np.asarray(plane, dtype=np.float64) - intercept) / slope), low, high)
+    if made.PhotometricInterpretation == "MONOCHROME1":  # 0 is white: ITK turns such files over when it reads them
+        values = low + high - values
     return values.astype(f"<{'i' if signed else 'u'}{int(made.BitsAllocated) // 8}")

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
@@ -76,6 +77,13 @@ def test_tiles_that_overlap_by_the_reach_of_the_network_leave_no_seams(shape: tu
     assert np.abs(torn - whole).max() > 1e-3
 
 
+def test_the_smallest_tiles_are_as_large_as_the_networks_take() -> None:
+    volume = Volume(np.zeros((1, 11, 5), np.float32), np.eye(4))
+    assert enlarge(volume, upsampler(_small_generator()), UNIT, through=None, tiles=Tiles(tile=10, overlap=0)).shape
+    with pytest.raises(ValueError, match="at least 10 px"):
+        Tiles(tile=9)
+
+
 def test_a_png_gets_four_times_its_sides_and_keeps_its_type(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 256, (1, 12, 20)).astype(np.uint8)
     write_volume(Volume(array, np.eye(4)), tmp_path / "a.png")
@@ -86,6 +94,15 @@ def test_a_png_gets_four_times_its_sides_and_keeps_its_type(tmp_path: Path) -> N
     np.testing.assert_allclose(found, np.rint(255 * Bicubic()(low)[0].clamp(0, 1).numpy()), atol=1)
     assert (told.metrics["size0_px"], told.metrics["size1_px"], told.metrics["spacing0_mm"]) == (48, 80, 0.25)
     assert all(path.is_file() for path in told.files.values())
+
+
+def test_the_pages_of_a_tiff_are_its_slices(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((6, 9), 40 * number, np.uint8)) for number in range(5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    _ask(tmp_path / "a.tif", tmp_path / "b.nii.gz")
+    found = read_volume(tmp_path / "b.nii.gz").array[0]
+    assert found.shape == (5, 24, 36)
+    assert [int(page.mean()) for page in found] == [0, 40, 80, 120, 160]
 
 
 def test_a_nifti_volume_keeps_its_axes_and_its_numbers_are_hu(tmp_path: Path) -> None:
@@ -116,6 +133,14 @@ def test_a_reference_gives_scores_and_must_have_the_size_of_the_result(tmp_path:
     assert other.metrics["psnr_db"] < 20
     with pytest.raises(UserError, match="12 x 12 voxels where the enlarged image has 48 x 48"):
         _ask(tmp_path / "low.png", tmp_path / "again.png", labels=[tmp_path / "low.png"])
+
+
+def test_a_reference_that_is_turned_is_refused(tmp_path: Path) -> None:
+    low = np.random.default_rng(0).random((1, 6, 5, 7)).astype(np.float32)
+    write_volume(Volume(low, np.eye(4)), tmp_path / "low.nii.gz")
+    write_volume(Volume(np.zeros((1, 24, 20, 7), np.float32), np.diag([-0.25, 0.25, 1, 1])), tmp_path / "high.nii.gz")
+    with pytest.raises(UserError, match="axes in other directions"):
+        _ask(tmp_path / "low.nii.gz", tmp_path / "fine.nii.gz", labels=[tmp_path / "high.nii.gz"])
 
 
 def _series(folder: Path, count: int) -> Path:
@@ -173,6 +198,57 @@ def test_one_dicom_file_gives_one_and_equal_results_have_equal_uids(tmp_path: Pa
     assert (tmp_path / "one.dcm").read_bytes() == (tmp_path / "two.dcm").read_bytes()
     _ask(given, tmp_path / "as.nii.gz")
     assert read_volume(tmp_path / "as.nii.gz").shape == (32, 24)
+
+
+def _change(folder: Path, **fields: Any) -> Path:
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        for name, value in fields.items():
+            setattr(data, name, value)
+        data.save_as(path)
+    return folder
+
+
+@pytest.mark.parametrize("fields", [{}, {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15}])
+def test_where_0_is_white_it_is_white_in_the_result(tmp_path: Path, fields: dict[str, int]) -> None:
+    given = _change(_series(tmp_path / "given", 2), PhotometricInterpretation="MONOCHROME1", **fields)
+    request = PredictRequest(inputs=[given], out=tmp_path / "fine")
+    predict_file(Bicubic(), request, window=(-1024.0, 1024.0), scaling="percentile", name="test")
+    assert pydicom.dcmread(tmp_path / "fine" / "0.dcm").PhotometricInterpretation == "MONOCHROME1"
+    seen, shown = read_volume(given).array[0, ..., 0], read_volume(tmp_path / "fine").array[0, ..., 0]
+    assert seen[0].mean() > seen[-1].mean()
+    for place, fine in ((0, shown[:4]), (-1, shown[-4:])):
+        np.testing.assert_allclose(fine.mean(), seen[place].mean(), atol=20)
+
+
+def test_files_named_by_uid_keep_apart(tmp_path: Path) -> None:
+    given = _series(tmp_path / "given", 3)
+    for number in range(3):
+        (given / f"{number}.dcm").rename(given / f"1.2.840.{number}")
+    _ask(given, tmp_path / "fine")
+    assert sorted(path.name for path in (tmp_path / "fine").iterdir()) == [f"1.2.840.{n}.dcm" for n in range(3)]
+
+
+def test_originals_are_never_overwritten(tmp_path: Path) -> None:
+    given = _series(tmp_path / "given", 2)
+    before = (given / "0.dcm").read_bytes()
+    for asked, out in ((given, given), (given / "0.dcm", given), (given / "0.dcm", given / "0.dcm")):
+        with pytest.raises(UserError, match="would overwrite the original"):
+            _ask(asked, out)
+    assert (given / "0.dcm").read_bytes() == before
+
+
+def test_every_spacing_is_divided_and_what_was_drawn_on_pixels_is_left_out(tmp_path: Path) -> None:
+    given = _change(_series(tmp_path / "given", 1), ImagerPixelSpacing=[0.2, 0.1], ImageType="DERIVED")
+    data = pydicom.dcmread(given / "0.dcm")
+    del data.PixelSpacing
+    data.add_new(0x60000010, "US", 6)
+    data.save_as(given / "0.dcm")
+    _ask(given / "0.dcm", tmp_path / "fine.ima")
+    made = pydicom.dcmread(tmp_path / "fine.ima")
+    assert [float(value) for value in made.ImagerPixelSpacing] == [0.05, 0.025]
+    assert list(made.ImageType) == ["DERIVED", "SECONDARY"]
+    assert 0x60000010 not in made
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +97,8 @@ def score_case(config: BlimsrConfig, trained: Trained, cache: SampleCache, numbe
 
 @functools.lru_cache(maxsize=1)
 def _features(config: BlimsrConfig) -> Features | None:
-    """Opened once in each process, not for each image."""
-    return open_features(config)
+    """Opened once in each process, not for each image. What a variant's loss feeds them does not change its score."""
+    return open_features(replace(config, perceptual_weights="mean"))
 
 
 def _named(suffix: str, scores: dict[str, float]) -> dict[str, float]:

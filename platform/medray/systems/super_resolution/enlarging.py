@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from medray.data.affines import Affine
 from medray.data.case import Volume
 from medray.data.geometry import Grid, canonical_view, orientation
+from medray.systems.super_resolution.blimsr_config import MIN_CROP_PX
 from medray.systems.super_resolution.degradation import SCALE
 from medray.systems.super_resolution.high_res import IntensityRange
 
@@ -35,6 +36,10 @@ def upsampler(generator: nn.Module) -> Upsample:
     return upsample
 
 
+_MIN_TILE = 2 * MIN_CROP_PX // SCALE
+"""So that each half of a slice one pixel longer is still as long as the networks take."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
     """How a large slice is cut; in pixels of low resolution.
@@ -49,8 +54,10 @@ class Tiles:
     overlap: int = 32
 
     def __post_init__(self) -> None:
-        if self.tile < 8 or self.overlap < 0:
-            raise ValueError(f"tile must be at least 8 px and overlap not negative, got {self.tile} and {self.overlap}")
+        if self.tile < _MIN_TILE or self.overlap < 0:
+            raise ValueError(
+                f"tile must be at least {_MIN_TILE} px and overlap not negative, got {self.tile} and {self.overlap}"
+            )
 
 
 @dataclass(frozen=True)

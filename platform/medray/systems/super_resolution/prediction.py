@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medray.data.case import Volume
-from medray.data.derived_dicom import Derivation, dicom_slices, write_derived
+from medray.data.derived_dicom import Derivation, dicom_slices, result_files, write_derived
+from medray.data.formats.dicom import SUFFIXES as DICOM_SUFFIXES
+from medray.data.geometry import orientation
 from medray.data.readers import read_volume, suffix_of
 from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
@@ -33,7 +35,6 @@ from medray.systems.super_resolution.high_res import IntensityRange, Scaling, gr
 from medray.systems.super_resolution.pictures import comparison_png
 from medray.systems.super_resolution.scores import image_scores
 
-_DICOM = (".dcm", ".dicom", ".ima")
 _SHOWN_PX = 128
 
 
@@ -67,18 +68,19 @@ def predict_file(
 
     Raises:
         UserError: the input is not a gray image or too small, the result cannot be written as asked for, or the
-            reference is of another size.
+            reference is of another size or turned.
     """
     tiles, path = tiles_of(request.options), request.inputs[0]
     given = read_given(path, window, scaling)
-    dicom = _writes_dicom(path, request.out)
+    originals = _originals(path, request.out)
+    dicom = bool(originals)
     started = time.perf_counter()
     blank = np.zeros((1, *_finer_shape(given)), np.float32) if dicom else None  # DICOM files have a type of their own
     result = enlarge(given.volume, upsampler(generator), given.scale, through=given.through, tiles=tiles, out=blank)
     seconds = time.perf_counter() - started
     files = {"image": request.out}
     if dicom:
-        _write_dicom(path, result, request.out, name)
+        _write_dicom(originals, result, request.out, name)
     else:
         write_volume(_writable(result, request.out), request.out)
     measured = _measurements(given, result, seconds)
@@ -102,7 +104,7 @@ def tiles_of(options: Mapping[str, str]) -> Tiles:
     try:
         return Tiles(**{name: int(value) for name, value in options.items()})
     except ValueError as error:
-        raise UserError(f"--option tile and overlap are whole numbers of pixels, 8 and 0 at least: {error}") from None
+        raise UserError(f"--option tile and overlap are whole numbers of pixels: {error}") from None
 
 
 def read_given(path: Path, window: tuple[float, float], scaling: Scaling) -> Given:
@@ -112,8 +114,7 @@ def read_given(path: Path, window: tuple[float, float], scaling: Scaling) -> Giv
         UserError: not gray, or slices of fewer pixels than a network can take.
     """
     volume = gray(read_volume(path))
-    acquired = path.is_dir() or suffix_of(path) in _DICOM
-    through = (2 if volume.spatial_dims == 3 else None) if acquired else axial_axis(volume)
+    through = _through(volume)
     sides = [length for axis, length in enumerate(volume.shape) if axis != through]
     if min(sides) < MIN_CROP_PX // SCALE:
         least = MIN_CROP_PX // SCALE
@@ -121,25 +122,37 @@ def read_given(path: Path, window: tuple[float, float], scaling: Scaling) -> Giv
     return Given(volume, through, range_of(volume, scaling, window))
 
 
+def _through(volume: Volume) -> int | None:
+    """The axis across the slices: DICOM has them last, in whatever plane, a TIFF has its pages first."""
+    if volume.spatial_dims == 2:
+        return None
+    of_format = {"dicom": 2, "raster": 0}.get(str(volume.header.get("format")))
+    return axial_axis(volume) if of_format is None else of_format
+
+
 def _finer_shape(given: Given) -> tuple[int, ...]:
     return tuple(n if axis == given.through else SCALE * n for axis, n in enumerate(given.volume.shape))
 
 
-def _writes_dicom(path: Path, out: Path) -> bool:
-    """Whether the result is DICOM: a file named so, or a folder for a series."""
-    given = path.is_dir() or suffix_of(path) in _DICOM
-    wanted = suffix_of(out) in _DICOM or not out.suffix
+def _originals(path: Path, out: Path) -> list[Path]:
+    """The DICOM files whose results will be DICOM files, a file named so or a folder; none where it is not DICOM.
+
+    Refuses what could not be written, before the work is done.
+    """
+    given = path.is_dir() or suffix_of(path) in DICOM_SUFFIXES
+    wanted = suffix_of(out) in DICOM_SUFFIXES or not out.suffix
     if wanted and not given:
         raise UserError(f"--out {out}: DICOM is written from DICOM; name the result .nii.gz or as the input")
-    return wanted
+    if not wanted:
+        return []
+    originals = dicom_slices(path)
+    result_files(originals, out)
+    return originals
 
 
-def _write_dicom(path: Path, result: Volume, out: Path, name: str) -> None:
+def _write_dicom(originals: Sequence[Path], result: Volume, out: Path, name: str) -> None:
     array = result.array[0]
     stack = array[..., None] if array.ndim == 2 else array  # (columns, rows, slices)
-    originals = dicom_slices(path)
-    if len(originals) > 1 and suffix_of(out) in _DICOM:
-        raise UserError(f"--out {out}: a series of {len(originals)} slices needs a folder, a name without suffix")
     text = f"{name}: super-resolution, {SCALE} times the rows and columns; not acquired detail"
     slices = [stack[..., index].T for index in range(stack.shape[-1])]
     write_derived(originals, slices, out, Derivation(factor=SCALE, text=text, name=f"{name} x{SCALE}"))
@@ -173,6 +186,8 @@ def _reference(request: PredictRequest, result: Volume) -> Volume | None:
     if reference.shape != result.shape:
         sizes = [" x ".join(str(n) for n in volume.shape) for volume in (reference, result)]
         raise UserError(f"{request.labels[0]} has {sizes[0]} voxels where the enlarged image has {sizes[1]}")
+    if orientation(reference.affine, reference.spatial_dims) != orientation(result.affine, result.spatial_dims):
+        raise UserError(f"{request.labels[0]} has axes in other directions than the image compared with it")
     return reference
 
 
