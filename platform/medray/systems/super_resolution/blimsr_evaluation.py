@@ -125,7 +125,8 @@ def summarize(scored: Sequence[Scored]) -> Evaluation:
 
 def fit_niqe(read: HighResReader, cases: Sequence[Case], folder: Path) -> None:
     """Learn from high-resolution images what NIQE takes for natural, into ``folder``; nothing if they are too few."""
-    images = [read.image(case)[0].numpy() for case in cases[:_NIQE_IMAGES]]
+    spread = cases[:: max(1, len(cases) // _NIQE_IMAGES)]  # slices of a volume lie side by side
+    images = [read.image(case)[0].numpy() for case in spread[:_NIQE_IMAGES]]
     patch = min(_NIQE_PX[0], min(min(image.shape) for image in images) // _NIQE_PX[1]) // 2 * 2
     try:
         model = NiqeModel.fit(images, patch_px=patch)
