@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from medray.engine.run import Interrupted, checked_source
 from medray.engine.rundir import RunDirectory, versions
 from medray.errors import UserError
 from medray.storage import is_url
+from tuning.alone import alone
 from tuning.keeper import StudyKeeper
 from tuning.plan import Plan, plan
 from tuning.population import Population
@@ -35,7 +36,7 @@ from tuning.records import JOURNAL, SWEEP_FILE, SweepRecord, read_sweep, read_tr
 from tuning.report import write_sweep_report
 from tuning.searcher import EndIfFatal, GiveUp, StudySearcher
 from tuning.settings import OPERATIONAL, SweepSettings
-from tuning.study import HIDDEN, create_study, make_pruner, without_password
+from tuning.study import HIDDEN, absolute, create_study, make_pruner, open_study, without_password
 from tuning.tensorboard import write_hparams
 from tuning.trial import TrialJob, run_configuration
 
@@ -59,6 +60,7 @@ def start(settings: SweepSettings) -> RunDirectory:
         UserError: settings, data or storage cannot serve; no trial finished.
         Interrupted: Ctrl-C; it can be resumed.
     """
+    settings = replace(settings, storage=absolute(settings.storage))
     made = plan(settings)
     label = settings.study or settings.space or "search"
     if is_url(settings.out) and not settings.storage:
@@ -73,10 +75,9 @@ def start(settings: SweepSettings) -> RunDirectory:
         with suppress(OSError):
             folder.path.rmdir()
         raise
-    record = _record(made, folder, name)
-    folder.write_json(SWEEP_FILE, {**asdict(record), "dimensions": [each.text for each in record.dimensions]})
-    folder.publish()
-    return _run(made, folder, study, source)
+    with alone(folder):
+        _write(folder, _record(made, folder, name))
+        return _run(made, folder, study, source)
 
 
 def resume(settings: SweepSettings) -> RunDirectory:
@@ -88,12 +89,17 @@ def resume(settings: SweepSettings) -> RunDirectory:
     """
     folder = RunDirectory.at(settings.resume)
     saved = read_sweep(folder.path)
+    settings = replace(settings, storage=absolute(settings.storage))
     made = plan(settings)
     source = checked_source(made.system(made.config), made.options, known={})
     storage = settings.storage or saved.storage
     if HIDDEN in storage:
         raise UserError(f"the password of {storage} is not kept; give --storage again with --resume")
-    return _run(made, folder, _study(made, storage, saved.study), source)
+    open_study(storage, saved.study)  # a new one would begin at 0, and take the results in the folders for its own
+    with alone(folder):
+        # what was asked for anew holds for the next time too
+        _write(folder, replace(saved, num_trials=made.num_trials, **_kept(made.settings)))
+        return _run(made, folder, _study(made, storage, saved.study), source)
 
 
 def stored_settings(folder: str) -> SweepSettings:
@@ -263,12 +269,22 @@ def _record(made: Plan, folder: RunDirectory, study: str) -> SweepRecord:
         num_seeds=made.settings.seeds,
         num_trials=made.num_trials,
         study=study,
-        storage=without_password(made.settings.storage) or f"{JOURNAL}{_STUDY}",
         command=shlex.join(["python", "-m", "tuning.sweep", *map(without_password, sys.argv[1:])]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        settings={**asdict(made.settings), "storage": without_password(made.settings.storage)},
         versions=versions(),
+        **_kept(made.settings),
     )
+
+
+def _kept(settings: SweepSettings) -> dict[str, Any]:
+    """The settings and the place of the study as sweep.json has them."""
+    place = without_password(settings.storage)
+    return {"settings": {**asdict(settings), "storage": place, "resume": ""}, "storage": place or f"{JOURNAL}{_STUDY}"}
+
+
+def _write(folder: RunDirectory, record: SweepRecord) -> None:
+    folder.write_json(SWEEP_FILE, {**asdict(record), "dimensions": [each.text for each in record.dimensions]})
+    folder.publish()
 
 
 def _progress(made: Plan, keeper: StudyKeeper, folder: RunDirectory, refresh: Callable[[], None]) -> Progress:

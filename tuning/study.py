@@ -24,6 +24,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
 
+from medray.engine.rundir import permanent
 from medray.errors import UserError
 from medray.learner import seed_of
 from tuning.records import JOURNAL
@@ -52,6 +53,15 @@ def open_storage(url: str) -> BaseStorage:
     except Exception as error:
         first = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--storage {without_password(url)} cannot be reached: {first[0]}") from None
+
+
+def absolute(url: str) -> str:
+    """The url of a file with its path from the root, so that it means the same from every folder; others as they are."""
+    for scheme in (JOURNAL, "sqlite:///"):
+        path = url.removeprefix(scheme)
+        if path and path != url and not path.startswith(("/", ":")):
+            return f"{scheme}{permanent(Path(path))}"
+    return url
 
 
 def open_study(url: str, name: str) -> Study:
