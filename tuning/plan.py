@@ -56,6 +56,16 @@ class Plan:
         return min(self.settings.trials, most) if most else self.settings.trials
 
     @property
+    def stop_on(self) -> str:
+        """The metric that the scheduler goes by."""
+        return self.settings.stop_on or next(iter(self.objectives))
+
+    @property
+    def stop_mode(self) -> str:
+        """Whether more or less of it is better; "" where nobody says."""
+        return self.objectives.get(self.stop_on, self.settings.stop_mode)
+
+    @property
     def options(self) -> RunOptions:
         """Of the runs of a trial."""
         settings = self.settings
@@ -177,6 +187,8 @@ def _check_together(made: Plan) -> None:
         raise UserError(f"--sampler grid goes through choices, and {continuous.text} is not one; give choice(...)")
     if len(made.objectives) > 1 and made.scheduler != "none":
         raise UserError(f"--scheduler {made.scheduler} compares by one metric, got {', '.join(made.objectives)}")
+    if made.scheduler != "none" and not made.stop_mode:
+        raise UserError(f"--stop-mode: is more or less of {made.stop_on} better? give max or min")
     if made.scheduler == "pbt":
         _check_population(settings)
     if settings.use_gpu and settings.precision == "fp16" and settings.num_workers == 0:

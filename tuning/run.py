@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
@@ -137,7 +138,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         num_trials=made.num_trials,
         sampler=made.sampler,
         seed=settings.seed,
-        pruner=make_pruner(made.scheduler, grace=settings.grace, reduction=settings.reduction),
+        pruner=_pruner(made),
     )
     job = TrialJob(
         sweep=str(folder),
@@ -148,7 +149,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         preset=made.preset,
         variant=made.variant,
         metrics=tuple(made.objectives),
-        stop_on=settings.stop_on or next(iter(made.objectives)),
+        stop_on=made.stop_on,
         num_seeds=settings.seeds,
         on_gpu=settings.use_gpu and settings.num_workers == 0,
         turn=settings.perturb_every if made.scheduler == "pbt" else 0,
@@ -219,10 +220,16 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
 
 def _scheduler(made: Plan, keeper: StudyKeeper) -> TrialScheduler:
     if made.scheduler == "pbt":
-        (mode,) = made.objectives.values()
         every, seed = made.settings.perturb_every, made.settings.seed
-        return Population(keeper, made.config, made.dimensions, mode=mode, every=every, seed=seed)
+        return Population(keeper, made.config, made.dimensions, mode=made.stop_mode, every=every, seed=seed)
     return GiveUp(keeper)
+
+
+def _pruner(made: Plan) -> BasePruner:
+    settings = made.settings
+    mode = next(iter(made.objectives.values()))
+    reverse = bool(made.stop_mode) and made.stop_mode != mode
+    return make_pruner(made.scheduler, grace=settings.grace, reduction=settings.reduction, reverse=reverse)
 
 
 def room(have: Mapping[str, float], options: RunOptions, *, use_gpu: bool) -> int:
@@ -242,7 +249,7 @@ def room(have: Mapping[str, float], options: RunOptions, *, use_gpu: bool) -> in
 
 def _study(made: Plan, storage: str, name: str) -> Study:
     setting = {"preset": made.preset, "variant": made.variant, "data": made.data, "set": dict(made.fields_set),
-               "seeds": made.settings.seeds}  # fmt: skip
+               "seeds": made.settings.seeds, "stop_on": made.stop_on}  # fmt: skip
     return create_study(
         storage,
         name,

@@ -113,6 +113,22 @@ def test_halving_lets_pass_what_is_among_the_best_third_at_its_rung(tmp_path: Pa
         assert late.should_prune() is prune
 
 
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_what_is_told_on_the_way_may_be_better_in_the_other_direction(tmp_path: Path, kind: str) -> None:
+    """A loss, where the objective is a score."""
+    pruner = make_pruner(kind, grace=1, reduction=3, reverse=True)
+    keeper = _keeper(_study(tmp_path, X), X, trials=12, pruner=pruner)
+    for index in range(6):
+        keeper.next(f"{index}")
+        keeper.watched(f"{index}", 1, 1.0 + index)
+        keeper._pruned.clear()
+        keeper.close(f"{index}", [0.5])
+    keeper.next("good")
+    keeper.next("bad")
+    assert not keeper.watched("good", 1, 0.5)
+    assert keeper.watched("bad", 1, 9.0)
+
+
 def test_states_and_reasons_are_kept(tmp_path: Path) -> None:
     keeper = _keeper(_study(tmp_path, X), X, trials=4, pruner=make_pruner("median", grace=0, reduction=2))
     for key in "abcd":
