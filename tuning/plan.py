@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from medray import registry
 from medray.cli.app import known_slug, unknown
@@ -17,6 +17,8 @@ from tuning.fields import check_dimensions, field_type, flag
 from tuning.settings import SweepSettings
 from tuning.space import Dimension, Space, combinations, parse_dimension, parse_setting
 from tuning.spaces import load_space
+
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +129,27 @@ def flags_of(config_class: type[Any], values: Mapping[str, str]) -> list[str]:
         values: field -> value as text; the items of a tuple are separate words.
 
     Raises:
-        UserError: there is no such field.
+        UserError: there is no such field, or the text is not one of its values.
     """
     words: list[str] = []
     for name, text in values.items():
-        if field_type(config_class, name) is bool:
-            yes = text.lower() in ("true", "yes", "1")
-            words.append(flag(name) if yes else flag(name).replace("--config.", "--config.no-"))
+        kind = field_type(config_class, name)
+        if kind is bool:
+            words.append(flag(name) if _truth(name, text) else flag(name).replace("--config.", "--config.no-"))
         else:
-            words += [flag(name), *(text.split() or [""])]
+            words += [flag(name), *((text.split() if _has_items(kind) else []) or [text])]
     return words
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in _TRUTHS:
+        raise UserError(f"config.{name} takes True or False, got {text!r}")
+    return _TRUTHS[text.lower()]
+
+
+def _has_items(kind: Any) -> bool:
+    """Whether a field's type is a tuple, or may be."""
+    return get_origin(kind) is tuple or any(get_origin(each) is tuple for each in get_args(kind))
 
 
 def _config(system: type[System[Any]], preset: str, variant: str, values: Mapping[str, str]) -> Any:

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
 from medray.engine.options import RunOptions
-from medray.engine.ray_train import ray_session
+from medray.engine.ray_train import ray_session, wait_for_resources
 from medray.engine.run import Interrupted, checked_source
 from medray.engine.rundir import RunDirectory, versions
 from medray.errors import UserError
@@ -161,6 +161,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         if keeper.to_hand_out:
             with ray_session(cores, dashboard=True) as dashboard, _interruptible():
                 _need_dashboard(settings, dashboard)
+                _need_gpus(made)
                 _tune(made, job, keeper, _progress(made, keeper, folder, refresh), folder)
     except KeyboardInterrupt:
         refresh()
@@ -325,17 +326,26 @@ def _need_dashboard(settings: SweepSettings, dashboard: str) -> None:
         log.info("Ray's dashboard: http://%s", dashboard)
 
 
+def _need_gpus(made: Plan) -> None:
+    """Tune would wait for a GPU without a word, where none can come."""
+    settings = made.settings
+    wait_for_resources(replace(made.options, num_workers=max(1, settings.num_workers), use_gpu=settings.use_gpu))
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGTERM (`ray job stop`, a pod that is evicted) becomes the Ctrl-C that Tune stops at in good order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    # Tune leaves its own handlers behind, which would swallow the first Ctrl-C after it.
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _told(made: Plan) -> str:
