@@ -73,8 +73,7 @@ class StudyKeeper:
         self.to_hand_out -= 1
         trial = self._taken_over() or self._asked()
         self._open[key] = trial
-        changes = self.history(key)
-        return trial.number, self.config_of(changes[-1]["config"] if changes else trial.params)
+        return trial.number, self.settings_of(trial)
 
     def started(self, key: str, resources: Mapping[str, float]) -> None:
         """A try of a trial begins."""
@@ -149,6 +148,11 @@ class StudyKeeper:
     def config_of(self, params: Mapping[str, Any]) -> dict[str, Value]:
         """Settings from what the study keeps."""
         return {each.name: each.values.decode(params[each.name]) for each in self._dimensions}
+
+    def settings_of(self, trial: Trial | FrozenTrial) -> dict[str, Value]:
+        """What a trial goes by now: what it began with, or its last change."""
+        changes = trial.user_attrs.get("history")
+        return self.config_of(changes[-1]["config"] if changes else trial.params)
 
     def encoded(self, config: Mapping[str, Value]) -> dict[str, Any]:
         """What the study keeps for settings."""

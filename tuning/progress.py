@@ -86,7 +86,7 @@ class Progress(tune.Callback):
     def _line(self, trial: FrozenTrial, best: FrozenTrial | None) -> str:
         """Trial 7 (8/40): ssim 0.812, 41 s, lambda_adv 0.013; best trial 5: ssim 0.831"""
         where = f"trial {trial.number} ({self._keeper.closed}/{self._num_trials})"
-        settings = ", ".join(f"{name} {_short(value)}" for name, value in self._keeper.config_of(trial.params).items())
+        settings = ", ".join(f"{name} {_short(value)}" for name, value in self._keeper.settings_of(trial).items())
         if trial.state is TrialState.FAIL:
             return f"{where}: failed with {settings}: {trial.user_attrs.get('failure') or 'a value that is not finite'}"
         if trial.state is TrialState.PRUNED:

@@ -29,7 +29,7 @@ from tuning.records import TrialRecord, read_sweep, read_trials
 from tuning.study import open_study
 from tuning.sweep import main
 
-NUM_TRIALS, ROUNDS = 16, 3
+NUM_TRIALS, NUM_COLD, ROUNDS = 16, 4, 3
 
 
 def overhead() -> None:
@@ -40,8 +40,9 @@ def overhead() -> None:
     with registered(), local_ray(2, dashboard=True), tempfile.TemporaryDirectory() as folder:
         for number in range(ROUNDS):
             for name, (arguments, warm) in arms.items():
-                trials = 4 if "worker" in name else NUM_TRIALS
+                trials = NUM_TRIALS if warm else NUM_COLD
                 found[name].append(_seconds_per_trial(Path(folder, f"{number}{name}"), arguments, trials, warm=warm))
+                print(f"round {number}: {name} {found[name][-1]:.2f} s per trial", file=sys.stderr)
     reference = statistics.median(found["warm process"])
     for name, seconds in found.items():
         middle = statistics.median(seconds)

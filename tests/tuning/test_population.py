@@ -246,13 +246,15 @@ def test_a_killed_driver_costs_no_trial_and_no_change(tmp_path: Path) -> None:
     arguments = ("--sampler", "grid", "--search", "config.speed=choice(0.01,0.02,1.0,1.1)", "--trials", "4")
     more = ("--perturb-every", "3", "--set", "config.num_epochs=30", "config.pause_s=0.2", "--out", str(tmp_path))
     driver = _driver(*CLIMB, *arguments, *more)
-    deadline = time.monotonic() + 120
-    while not any(trial.history for trial in _trials(tmp_path)):
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    driver.kill()
-    driver.wait()
+    try:
+        deadline = time.monotonic() + 120
+        while not any(trial.history for trial in _trials(tmp_path)):
+            assert driver.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        driver.kill()
+        driver.wait()
     before = _trials(tmp_path)
     assert "running" in {trial.state for trial in before}
     assert _driver("--resume", str(_folder(tmp_path))).wait(180) == 0
@@ -272,7 +274,7 @@ def _driver(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def _trials(out: Path) -> list[TrialRecord]:
-    if not list(out.glob("sweeps/*/*/study.log")):
+    if not list(out.glob("sweeps/*/*/sweep.json")):
         return []
     record = read_sweep(_folder(out))
     return read_trials(open_study(record.storage, record.study), record.dimensions)
