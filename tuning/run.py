@@ -360,6 +360,9 @@ def _tell_best(trials: list[FrozenTrial], made: Plan) -> None:
     Raises:
         UserError: no trial has finished.
     """
+    if not trials:
+        log.info("other sweeps of the study %s have tried all choices", made.settings.study)
+        return
     best = best_of(trials, made.objectives)
     if best is None:
         reasons = [trial.user_attrs["failure"] for trial in trials if trial.user_attrs.get("failure")]

@@ -149,8 +149,8 @@ def make_pruner(kind: str, *, grace: int, reduction: int, reverse: bool = False)
 
     Args:
         kind: none, asha, median.
-            grace: epochs or rounds before which none is given up.
-            reduction: of how many trials one goes on past each rung of successive halving.
+        grace: epochs or rounds before which none is given up.
+        reduction: of how many trials one goes on past each rung of successive halving.
         reverse: whether less of what trials tell on the way is better where more of the objective is, or the reverse.
     """
     pruner: BasePruner = NopPruner()

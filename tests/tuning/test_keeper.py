@@ -122,9 +122,10 @@ def test_a_driver_killed_while_a_trial_is_chosen_leaves_it_to_the_next(
             before(*arguments)  # killed after its first write, not before it
         raise _Killed
 
-    with monkeypatch.context() as patch, pytest.raises(_Killed):
-        patch.setattr(owner, call, killed)
+    monkeypatch.setattr(owner, call, killed)
+    with pytest.raises(_Killed):
         keeper.next("killed")
+    monkeypatch.setattr(owner, call, before)
     found = _work(_keeper(_study(tmp_path, *dimensions), *dimensions, trials=4, sampler=sampler))
     assert [number for number, _ in found] == [1, 2, 3]
     states = [trial.state for trial in keeper.study.get_trials()]
