@@ -130,11 +130,11 @@ def settled(stored: SweepSettings, asked: SweepSettings) -> None:
 
 
 def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDirectory:
-    settings = made.settings
+    settings, record = made.settings, read_sweep(folder.path)
     keeper = StudyKeeper(
         study,
         made.dimensions,
-        sweep=read_sweep(folder.path).id,
+        sweep=record.id,
         num_trials=made.num_trials,
         sampler=made.sampler,
         seed=settings.seed,
@@ -148,6 +148,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         source=source,
         preset=made.preset,
         variant=made.variant,
+        command=record.command,
         metrics=tuple(made.objectives),
         stop_on=made.stop_on,
         num_seeds=settings.seeds,

@@ -41,6 +41,7 @@ class TrialJob:
         source: the cases, checked.
         preset: for the record.
         variant: likewise.
+        command: that started the sweep, likewise.
         metrics: objectives.
         stop_on: metric that is told on the way.
         num_seeds: runs of each configuration.
@@ -55,6 +56,7 @@ class TrialJob:
     source: Source
     preset: str
     variant: str
+    command: str
     metrics: tuple[str, ...]
     stop_on: str
     num_seeds: int
@@ -137,6 +139,7 @@ def _run_seed(suggested: Mapping[str, Any], job: TrialJob, index: int, listener:
         job.source,
         preset=job.preset,
         variant=job.variant,
+        command=job.command,
         listener=listener,
         device=torch.device("cuda") if job.on_gpu and torch.cuda.is_available() else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ def _job(folder: Path, **config: Any) -> TrialJob:
         source=checked_source(system, options, known={}),
         preset="smoke",
         variant="dial",
+        command="python -m tuning.sweep dial",
         metrics=("score",),
         stop_on="score",
         num_seeds=1,
@@ -53,6 +55,12 @@ def test_whatever_becomes_of_a_trial_its_time_is_told_from_the_first_measurement
     assert ("failure" in told[-1]) is bool(trouble)
     assert told[0]["seconds"] >= 0.02
     assert told[-1]["seconds"] > told[0]["seconds"]
+
+
+def test_a_run_has_the_command_of_its_sweep_and_not_of_rays_process(tmp_path: Path, told: list[dict[str, Any]]) -> None:
+    run_configuration({"number": 0, "config": {"x": 0.2}}, _job(tmp_path))
+    config = json.loads((tmp_path / "trials/0000/seed-0/config.json").read_text())
+    assert config["command"] == "python -m tuning.sweep dial"
 
 
 def test_the_next_trial_waits_for_the_end_of_the_one_before_in_its_process(
