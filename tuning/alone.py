@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from medray.engine.rundir import RunDirectory
 from medray.errors import UserError
+
+log = logging.getLogger("medray.tuning")
 
 _LOCK = ".driver"
 
@@ -26,4 +29,6 @@ def alone(folder: RunDirectory) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"the sweep in {folder} is being run by another process; end that one first") from None
+        except OSError:  # some shared file systems have no such locks: then nobody is refused
+            log.warning("%s cannot be locked: see to it that no other process runs this sweep", folder)
         yield

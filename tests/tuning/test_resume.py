@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +79,17 @@ def test_a_sweep_that_is_running_is_not_resumed_beside_it(tmp_path: Path) -> Non
     with alone(folder), pytest.raises(UserError, match="is being run by another process"):
         _resume(folder)
     _resume(folder)
+
+
+def test_a_file_system_without_locks_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with alone(RunDirectory.at(str(tmp_path))):
+        assert "cannot be locked" in caplog.text
 
 
 def test_only_urls_of_files_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
