@@ -24,6 +24,9 @@ from tuning.study import make_sampler
 
 log = logging.getLogger("medray.tuning")
 
+SWEEP = "sweep"
+"""User attribute of a trial: the sweep it belongs to."""
+
 
 class StudyKeeper:
     """Hands out trials and closes them.
@@ -53,7 +56,7 @@ class StudyKeeper:
         self._distributions = {dimension.name: dimension.values.distribution for dimension in dimensions}
         self._open: dict[str, Trial] = {}
         self._pruned: set[str] = set()
-        mine = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("sweep") == sweep]
+        mine = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(SWEEP) == sweep]
         self._left_running = [trial for trial in mine if trial.state is TrialState.RUNNING]
         self.closed = sum(trial.state.is_finished() for trial in mine)
         self.to_hand_out = max(0, num_trials - self.closed)
@@ -70,8 +73,11 @@ class StudyKeeper:
         """
         if self.to_hand_out == 0 or self.fatal:
             return None
-        self.to_hand_out -= 1
         trial = self._taken_over() or self._asked()
+        if trial is None:
+            self.to_hand_out = 0
+            return None
+        self.to_hand_out -= 1
         self._open[key] = trial
         return trial.number, self.settings_of(trial)
 
@@ -141,9 +147,7 @@ class StudyKeeper:
 
     def mine(self) -> list[FrozenTrial]:
         """Trials of this sweep."""
-        return [
-            trial for trial in self.study.get_trials(deepcopy=False) if trial.user_attrs.get("sweep") == self._sweep
-        ]
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.user_attrs.get(SWEEP) == self._sweep]
 
     def config_of(self, params: Mapping[str, Any]) -> dict[str, Value]:
         """Settings from what the study keeps."""
@@ -159,30 +163,41 @@ class StudyKeeper:
         return {each.name: each.values.encode(config[each.name]) for each in self._dimensions}
 
     def _taken_over(self) -> Trial | None:
-        """A trial that an earlier driver of this sweep left running."""
+        """A trial that an earlier driver of this sweep left running, maybe before all its settings were chosen."""
         if not self._left_running:
             return None
-        return Trial(self.study, self._left_running.pop(0)._trial_id)
+        left = self._left_running.pop(0)
+        self.study.sampler = make_sampler(self._sampler, self._seed, left.number)
+        trial = Trial(self.study, left._trial_id)
+        for name, distribution in self._distributions.items():
+            trial._suggest(name, distribution)
+        return trial
 
-    def _asked(self) -> Trial:
-        """A new trial. Its number decides the sampler's draws, so the sampler is made once the number is known."""
-        number = len(self.study.get_trials(deepcopy=False))
+    def _asked(self) -> Trial | None:
+        """A new trial; None where the grid has no more. Its number decides the sampler's draws.
+
+        It is announced first, and so has the sweep's name from its beginning: whenever this process is killed, it is
+        known whose trial it is.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        number = next((trial.number for trial in trials if trial.state is TrialState.WAITING), None)
+        if number is None:
+            number = len(trials)
+            point = self._next_of_grid(trials) if self._sampler == "grid" else {}
+            if point is None:
+                return None
+            self.study.enqueue_trial(point, user_attrs={SWEEP: self._sweep})
         self.study.sampler = make_sampler(self._sampler, self._seed, number)
-        if self._sampler == "grid":
-            self._enqueue_next_of_grid()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = self.study.ask(self._distributions)
-        trial.set_user_attr("sweep", self._sweep)
+        if trial.user_attrs.get(SWEEP) != self._sweep:  # one that another sweep, or a person, has announced
+            trial.set_user_attr(SWEEP, self._sweep)
         return trial
 
-    def _enqueue_next_of_grid(self) -> None:
-        tried = [
-            trial.params or trial.system_attrs.get("fixed_params") for trial in self.study.get_trials(deepcopy=False)
-        ]
-        left = next((point for point in self._grid() if point not in tried), None)
-        if left is not None:
-            self.study.enqueue_trial(left)
+    def _next_of_grid(self, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+        tried = [trial.system_attrs.get("fixed_params") or trial.params for trial in trials]
+        return next((point for point in self._grid() if point not in tried), None)
 
     def _grid(self) -> Iterator[dict[str, Any]]:
         """All combinations, the last dimension running fastest."""

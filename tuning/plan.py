@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from medray import registry
 from medray.cli.app import known_slug, unknown
@@ -17,6 +17,8 @@ from tuning.fields import check_dimensions, field_type, flag
 from tuning.settings import SweepSettings
 from tuning.space import Dimension, Space, combinations, parse_dimension, parse_setting
 from tuning.spaces import load_space
+
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,16 @@ class Plan:
         """As asked for; with the grid no more than there are."""
         most = combinations(self.dimensions) if self.sampler == "grid" else None
         return min(self.settings.trials, most) if most else self.settings.trials
+
+    @property
+    def stop_on(self) -> str:
+        """The metric that the scheduler goes by."""
+        return self.settings.stop_on or next(iter(self.objectives))
+
+    @property
+    def stop_mode(self) -> str:
+        """Whether more or less of it is better; "" where nobody says."""
+        return self.objectives.get(self.stop_on, self.settings.stop_mode)
 
     @property
     def options(self) -> RunOptions:
@@ -117,16 +129,27 @@ def flags_of(config_class: type[Any], values: Mapping[str, str]) -> list[str]:
         values: field -> value as text; the items of a tuple are separate words.
 
     Raises:
-        UserError: there is no such field.
+        UserError: there is no such field, or the text is not one of its values.
     """
     words: list[str] = []
     for name, text in values.items():
-        if field_type(config_class, name) is bool:
-            yes = text.lower() in ("true", "yes", "1")
-            words.append(flag(name) if yes else flag(name).replace("--config.", "--config.no-"))
+        kind = field_type(config_class, name)
+        if kind is bool:
+            words.append(flag(name) if _truth(name, text) else flag(name).replace("--config.", "--config.no-"))
         else:
-            words += [flag(name), *(text.split() or [""])]
+            words += [flag(name), *((text.split() if _has_items(kind) else []) or [text])]
     return words
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in _TRUTHS:
+        raise UserError(f"config.{name} takes True or False, got {text!r}")
+    return _TRUTHS[text.lower()]
+
+
+def _has_items(kind: Any) -> bool:
+    """Whether a field's type is a tuple, or may be."""
+    return get_origin(kind) is tuple or any(get_origin(each) is tuple for each in get_args(kind))
 
 
 def _config(system: type[System[Any]], preset: str, variant: str, values: Mapping[str, str]) -> Any:
@@ -177,6 +200,8 @@ def _check_together(made: Plan) -> None:
         raise UserError(f"--sampler grid goes through choices, and {continuous.text} is not one; give choice(...)")
     if len(made.objectives) > 1 and made.scheduler != "none":
         raise UserError(f"--scheduler {made.scheduler} compares by one metric, got {', '.join(made.objectives)}")
+    if made.scheduler != "none" and not made.stop_mode:
+        raise UserError(f"--stop-mode: is more or less of {made.stop_on} better? give max or min")
     if made.scheduler == "pbt":
         _check_population(settings)
     if settings.use_gpu and settings.precision == "fp16" and settings.num_workers == 0:

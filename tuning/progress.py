@@ -18,7 +18,7 @@ log = logging.getLogger("medray.tuning")
 
 _REPORT_EVERY_S = 60.0
 _TOLD = ("seeds", "seconds", "node")
-"""What a finished trial tells besides its objectives."""
+"""What a trial tells besides its objectives."""
 
 
 class Progress(tune.Callback):
@@ -59,7 +59,7 @@ class Progress(tune.Callback):
         result = trial.last_result or {}
         self._keeper.fatal = self._keeper.fatal or result.get("fatal", "")
         failure = result.get("failure") or result.get("fatal", "")
-        self._keeper.told(trial.trial_id, **{name: result[name] for name in _TOLD if name in result})
+        self._tell(trial)
         self._closed(self._keeper.close(trial.trial_id, result.get("objectives"), failure=failure))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -70,8 +70,13 @@ class Progress(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has failed as often as it may."""
+        self._tell(trial)
         self._keeper.told(trial.trial_id, traceback=str(trial.get_error() or ""))
         self._closed(self._keeper.close(trial.trial_id, None, failure=_sentence(trial)))
+
+    def _tell(self, trial: Trial) -> None:
+        result = trial.last_result or {}
+        self._keeper.told(trial.trial_id, **{name: result[name] for name in _TOLD if name in result})
 
     def _closed(self, trial: FrozenTrial) -> None:
         best = best_of(self._keeper.mine(), self._objectives)

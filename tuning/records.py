@@ -79,9 +79,9 @@ class TrialRecord:
         history: how they changed, in population-based training alone.
         values: objectives, means over seeds, in the order of the sweep's; empty before the end.
         seeds: its runs.
-        curve: first objective over training as seen by the scheduler: epochs or rounds worked -> value. A trial that
+        curve: what the scheduler goes by, over training: epochs or rounds worked -> value. A trial that
             went back to another's weights has worked more of them than those weights have behind them.
-        seconds: of work, over all seeds and tries.
+        seconds: of work over all seeds, of each the try that ended it.
         num_cpus: that it held.
         num_gpus: that it held.
         node: where it ran last.

@@ -12,21 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from ray.tune.schedulers import TrialScheduler
 
 from medray.engine.options import RunOptions
-from medray.engine.ray_train import ray_session
+from medray.engine.ray_train import ray_session, wait_for_resources
 from medray.engine.run import Interrupted, checked_source
 from medray.engine.rundir import RunDirectory, versions
 from medray.errors import UserError
 from medray.storage import is_url
+from tuning.alone import alone
 from tuning.keeper import StudyKeeper
 from tuning.plan import Plan, plan
 from tuning.population import Population
@@ -35,7 +37,7 @@ from tuning.records import JOURNAL, SWEEP_FILE, SweepRecord, read_sweep, read_tr
 from tuning.report import write_sweep_report
 from tuning.searcher import EndIfFatal, GiveUp, StudySearcher
 from tuning.settings import OPERATIONAL, SweepSettings
-from tuning.study import HIDDEN, create_study, make_pruner, without_password
+from tuning.study import HIDDEN, absolute, create_study, make_pruner, open_study, without_password
 from tuning.tensorboard import write_hparams
 from tuning.trial import TrialJob, run_configuration
 
@@ -59,6 +61,7 @@ def start(settings: SweepSettings) -> RunDirectory:
         UserError: settings, data or storage cannot serve; no trial finished.
         Interrupted: Ctrl-C; it can be resumed.
     """
+    settings = replace(settings, storage=absolute(settings.storage))
     made = plan(settings)
     label = settings.study or settings.space or "search"
     if is_url(settings.out) and not settings.storage:
@@ -73,10 +76,9 @@ def start(settings: SweepSettings) -> RunDirectory:
         with suppress(OSError):
             folder.path.rmdir()
         raise
-    record = _record(made, folder, name)
-    folder.write_json(SWEEP_FILE, {**asdict(record), "dimensions": [each.text for each in record.dimensions]})
-    folder.publish()
-    return _run(made, folder, study, source)
+    with alone(folder):
+        _write(folder, _record(made, folder, name))
+        return _run(made, folder, study, source)
 
 
 def resume(settings: SweepSettings) -> RunDirectory:
@@ -88,12 +90,17 @@ def resume(settings: SweepSettings) -> RunDirectory:
     """
     folder = RunDirectory.at(settings.resume)
     saved = read_sweep(folder.path)
+    settings = replace(settings, storage=absolute(settings.storage))
     made = plan(settings)
     source = checked_source(made.system(made.config), made.options, known={})
     storage = settings.storage or saved.storage
     if HIDDEN in storage:
         raise UserError(f"the password of {storage} is not kept; give --storage again with --resume")
-    return _run(made, folder, _study(made, storage, saved.study), source)
+    open_study(storage, saved.study)  # a new one would begin at 0, and take the results in the folders for its own
+    with alone(folder):
+        # what was asked for anew holds for the next time too
+        _write(folder, replace(saved, num_trials=made.num_trials, **_kept(made.settings)))
+        return _run(made, folder, _study(made, storage, saved.study), source)
 
 
 def stored_settings(folder: str) -> SweepSettings:
@@ -123,15 +130,15 @@ def settled(stored: SweepSettings, asked: SweepSettings) -> None:
 
 
 def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDirectory:
-    settings = made.settings
+    settings, record = made.settings, read_sweep(folder.path)
     keeper = StudyKeeper(
         study,
         made.dimensions,
-        sweep=read_sweep(folder.path).id,
+        sweep=record.id,
         num_trials=made.num_trials,
         sampler=made.sampler,
         seed=settings.seed,
-        pruner=make_pruner(made.scheduler, grace=settings.grace, reduction=settings.reduction),
+        pruner=_pruner(made),
     )
     job = TrialJob(
         sweep=str(folder),
@@ -141,8 +148,9 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         source=source,
         preset=made.preset,
         variant=made.variant,
+        command=record.command,
         metrics=tuple(made.objectives),
-        stop_on=settings.stop_on or next(iter(made.objectives)),
+        stop_on=made.stop_on,
         num_seeds=settings.seeds,
         on_gpu=settings.use_gpu and settings.num_workers == 0,
         turn=settings.perturb_every if made.scheduler == "pbt" else 0,
@@ -154,6 +162,7 @@ def _run(made: Plan, folder: RunDirectory, study: Study, source: Any) -> RunDire
         if keeper.to_hand_out:
             with ray_session(cores, dashboard=True) as dashboard, _interruptible():
                 _need_dashboard(settings, dashboard)
+                _need_gpus(made)
                 _tune(made, job, keeper, _progress(made, keeper, folder, refresh), folder)
     except KeyboardInterrupt:
         refresh()
@@ -213,10 +222,16 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
 
 def _scheduler(made: Plan, keeper: StudyKeeper) -> TrialScheduler:
     if made.scheduler == "pbt":
-        (mode,) = made.objectives.values()
         every, seed = made.settings.perturb_every, made.settings.seed
-        return Population(keeper, made.config, made.dimensions, mode=mode, every=every, seed=seed)
+        return Population(keeper, made.config, made.dimensions, mode=made.stop_mode, every=every, seed=seed)
     return GiveUp(keeper)
+
+
+def _pruner(made: Plan) -> BasePruner:
+    settings = made.settings
+    mode = next(iter(made.objectives.values()))
+    reverse = bool(made.stop_mode) and made.stop_mode != mode
+    return make_pruner(made.scheduler, grace=settings.grace, reduction=settings.reduction, reverse=reverse)
 
 
 def room(have: Mapping[str, float], options: RunOptions, *, use_gpu: bool) -> int:
@@ -236,7 +251,7 @@ def room(have: Mapping[str, float], options: RunOptions, *, use_gpu: bool) -> in
 
 def _study(made: Plan, storage: str, name: str) -> Study:
     setting = {"preset": made.preset, "variant": made.variant, "data": made.data, "set": dict(made.fields_set),
-               "seeds": made.settings.seeds}  # fmt: skip
+               "seeds": made.settings.seeds, "stop_on": made.stop_on}  # fmt: skip
     return create_study(
         storage,
         name,
@@ -263,12 +278,22 @@ def _record(made: Plan, folder: RunDirectory, study: str) -> SweepRecord:
         num_seeds=made.settings.seeds,
         num_trials=made.num_trials,
         study=study,
-        storage=without_password(made.settings.storage) or f"{JOURNAL}{_STUDY}",
         command=shlex.join(["python", "-m", "tuning.sweep", *map(without_password, sys.argv[1:])]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        settings={**asdict(made.settings), "storage": without_password(made.settings.storage)},
         versions=versions(),
+        **_kept(made.settings),
     )
+
+
+def _kept(settings: SweepSettings) -> dict[str, Any]:
+    """The settings and the place of the study as sweep.json has them."""
+    place = without_password(settings.storage)
+    return {"settings": {**asdict(settings), "storage": place, "resume": ""}, "storage": place or f"{JOURNAL}{_STUDY}"}
+
+
+def _write(folder: RunDirectory, record: SweepRecord) -> None:
+    folder.write_json(SWEEP_FILE, {**asdict(record), "dimensions": [each.text for each in record.dimensions]})
+    folder.publish()
 
 
 def _progress(made: Plan, keeper: StudyKeeper, folder: RunDirectory, refresh: Callable[[], None]) -> Progress:
@@ -302,17 +327,26 @@ def _need_dashboard(settings: SweepSettings, dashboard: str) -> None:
         log.info("Ray's dashboard: http://%s", dashboard)
 
 
+def _need_gpus(made: Plan) -> None:
+    """Tune would wait for a GPU without a word, where none can come."""
+    settings = made.settings
+    wait_for_resources(replace(made.options, num_workers=max(1, settings.num_workers), use_gpu=settings.use_gpu))
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGTERM (`ray job stop`, a pod that is evicted) becomes the Ctrl-C that Tune stops at in good order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    # Tune leaves its own handlers behind, which would swallow the first Ctrl-C after it.
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _told(made: Plan) -> str:
@@ -327,6 +361,9 @@ def _tell_best(trials: list[FrozenTrial], made: Plan) -> None:
     Raises:
         UserError: no trial has finished.
     """
+    if not trials:
+        log.info("other sweeps of the study %s have tried all choices", made.settings.study)
+        return
     best = best_of(trials, made.objectives)
     if best is None:
         reasons = [trial.user_attrs["failure"] for trial in trials if trial.user_attrs.get("failure")]

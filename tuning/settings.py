@@ -39,6 +39,8 @@ class SweepSettings:
     worst go on from the best with other settings."""
     stop_on: str = ""
     """The metric measured during training that --scheduler goes by; the first of --metric where left out."""
+    stop_mode: Literal["", "max", "min"] = ""
+    """Whether more or less of --stop-on is better, where it is none of --metric."""
     grace: int = 1
     """Epochs (or rounds) that no trial is given up before."""
     reduction: int = 3

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,10 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
 
+from medray.engine.rundir import permanent
 from medray.errors import UserError
 from medray.learner import seed_of
 from tuning.records import JOURNAL
@@ -52,6 +55,15 @@ def open_storage(url: str) -> BaseStorage:
     except Exception as error:
         first = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--storage {without_password(url)} cannot be reached: {first[0]}") from None
+
+
+def absolute(url: str) -> str:
+    """The url of a file with its path from the root, so that it means the same from every folder; others as given."""
+    for scheme in (JOURNAL, "sqlite:///"):
+        path = url.removeprefix(scheme)
+        if path and path != url and not path.startswith(("/", ":")):
+            return f"{scheme}{permanent(Path(path))}"
+    return url
 
 
 def open_study(url: str, name: str) -> Study:
@@ -84,7 +96,7 @@ def create_study(
         system: slug.
         objectives: metric -> "max" or "min".
         dimensions: of the space.
-        setting: what else trials must share to be compared: preset, variant, data, fields set, seeds.
+        setting: what else trials must share to be compared: preset, variant, data, fields set, seeds, metric watched.
 
     Raises:
         UserError: the storage cannot be reached, or the study is of something else.
@@ -132,17 +144,35 @@ def make_sampler(kind: str, seed: int, number: int) -> BaseSampler:
         )
 
 
-def make_pruner(kind: str, *, grace: int, reduction: int) -> BasePruner:
+def make_pruner(kind: str, *, grace: int, reduction: int, reverse: bool = False) -> BasePruner:
     """When a trial is given up: never, by asynchronous successive halving, or below the median of its peers.
 
     Args:
         kind: none, asha, median.
         grace: epochs or rounds before which none is given up.
         reduction: of how many trials one goes on past each rung of successive halving.
+        reverse: whether less of what trials tell on the way is better where more of the objective is, or the reverse.
     """
+    pruner: BasePruner = NopPruner()
     if kind == "asha":
-        return SuccessiveHalvingPruner(min_resource=grace, reduction_factor=reduction)
-    return MedianPruner(n_startup_trials=4, n_warmup_steps=grace) if kind == "median" else NopPruner()
+        pruner = SuccessiveHalvingPruner(min_resource=grace, reduction_factor=reduction)
+    elif kind == "median":
+        pruner = MedianPruner(n_startup_trials=4, n_warmup_steps=grace)
+    return _Reversed(pruner) if reverse else pruner
+
+
+class _Reversed(BasePruner):
+    """Decides as another pruner would in a study of the other direction; Optuna knows but one for both."""
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """See `BasePruner.prune`."""
+        other = copy(study)
+        less = study.direction is StudyDirection.MAXIMIZE
+        other._directions = [StudyDirection.MINIMIZE if less else StudyDirection.MAXIMIZE]
+        return self._pruner.prune(other, trial)
 
 
 def _foreign(name: str, what: str, theirs: Any, mine: Any) -> str:

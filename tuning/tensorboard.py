@@ -33,7 +33,9 @@ def write_hparams(folder: Path, trial: TrialRecord, objectives: Mapping[str, str
     from torch.utils.tensorboard import FileWriter
     from torch.utils.tensorboard.summary import scalar
 
-    dimensions = {dimension.name: dimension for dimension in read_sweep(folder).dimensions}
+    record = read_sweep(folder)
+    watched = record.settings.get("stop_on") or next(iter(objectives))
+    dimensions = {dimension.name: dimension for dimension in record.dimensions}
     place = folder / trial.folder
     for old in place.glob(f"events.out.tfevents.*{_SUFFIX}"):
         old.unlink()
@@ -45,7 +47,7 @@ def write_hparams(folder: Path, trial: TrialRecord, objectives: Mapping[str, str
         writer.add_summary(scalar(metric, value), 0)
     for step, value in trial.curve.items():
         if math.isfinite(value):
-            writer.add_summary(scalar(f"curve/{next(iter(objectives))}", value), step)
+            writer.add_summary(scalar(f"curve/{watched}", value), step)
     if trial.state in _STATUS:
         writer.add_summary(_end(_STATUS[trial.state]))
     writer.close()

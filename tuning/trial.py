@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,10 @@ from tuning.records import trial_folder
 from tuning.searcher import CONFIG, NUMBER, TAKEN
 from tuning.turns import NOT_JUDGED, NoTrialCan, learn_in_turns
 
+_END_PATIENCE_S = "120"
+"""How long a process waits for the end of a trial that was given up, which may still write a checkpoint. After Tune's
+own two seconds the next trial would be taken for failed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob:
@@ -36,6 +41,7 @@ class TrialJob:
         source: the cases, checked.
         preset: for the record.
         variant: likewise.
+        command: that started the sweep, likewise.
         metrics: objectives.
         stop_on: metric that is told on the way.
         num_seeds: runs of each configuration.
@@ -50,6 +56,7 @@ class TrialJob:
     source: Source
     preset: str
     variant: str
+    command: str
     metrics: tuple[str, ...]
     stop_on: str
     num_seeds: int
@@ -63,6 +70,8 @@ def run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
     What a retry would meet again (settings that cannot work together, a loss that is not finite, a metric that does
     not exist) is told as a result; anything else is raised, and Tune tries again.
     """
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _END_PATIENCE_S)
+    began = time.perf_counter()
     results: list[TrialResult] = []
     curve: list[tuple[int, float]] = []
     for index in range(job.num_seeds):
@@ -77,7 +86,7 @@ def run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
             tune.report({"fatal": str(error)})
             return
         except UserError as error:
-            tune.report({"failure": str(error)})
+            tune.report({"failure": str(error), **_cost(began)})
             return
         missing = [name for name in job.metrics if name not in results[-1].metrics]
         if missing:
@@ -95,7 +104,7 @@ class TrialListener(Host):
 
     def __init__(self, metric: str) -> None:
         super().__init__()
-        self._metric = metric
+        self._metric, self._began = metric, time.perf_counter()
 
     def observe(self, name: str, metrics: Mapping[str, float]) -> None:
         """Tell Tune. Where the trial is given up, this does not return."""
@@ -103,7 +112,7 @@ class TrialListener(Host):
         if name in NOT_JUDGED or value is None or not math.isfinite(value):
             return
         step = int(metrics.get("epoch", metrics.get("step", 1)))
-        tune.report({"step": max(step, 1), "value": float(value)})
+        tune.report({"step": max(step, 1), "value": float(value), **_cost(self._began)})
 
 
 def _run_in_turns(suggested: Mapping[str, Any], job: TrialJob) -> tuple[TrialResult, list[tuple[int, float]]]:
@@ -130,6 +139,7 @@ def _run_seed(suggested: Mapping[str, Any], job: TrialJob, index: int, listener:
         job.source,
         preset=job.preset,
         variant=job.variant,
+        command=job.command,
         listener=listener,
         device=torch.device("cuda") if job.on_gpu and torch.cuda.is_available() else None,
     )
@@ -143,6 +153,11 @@ def _summary(job: TrialJob, results: list[TrialResult]) -> dict[str, Any]:
     means = [sum(result.metrics[name] for result in results) / len(results) for name in job.metrics]
     seconds = round(sum(result.seconds for result in results), 3)
     return {"objectives": means, "seeds": seeds, "seconds": seconds, "node": os.uname().nodename}
+
+
+def _cost(began: float) -> dict[str, Any]:
+    """What a trial that may not get to its end has taken so far."""
+    return {"seconds": round(time.perf_counter() - began, 3), "node": os.uname().nodename}
 
 
 def _no_metric(name: str, job: TrialJob, known: Mapping[str, float]) -> str:

@@ -44,6 +44,7 @@ def _run(folder: Path, listener: Host, config: DialConfig, seed: int = 0) -> Tri
         open_source(OPTIONS.data),
         preset="smoke",
         variant="dial",
+        command="train",
         listener=listener,
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.pruners import BasePruner, NopPruner
 from optuna.study import Study
+from optuna.trial import Trial as OptunaTrial
 from optuna.trial import TrialState
 
 from medray.errors import UserError
@@ -91,6 +92,48 @@ def test_the_grid_is_gone_through_once_in_order_also_by_two_drivers(tmp_path: Pa
     ]
 
 
+def test_two_sweeps_share_a_grid_without_trying_anything_twice(tmp_path: Path) -> None:
+    dimensions = (MODE, SIZES)
+    one, two = (
+        _keeper(_study(tmp_path, *dimensions), *dimensions, sweep=name, trials=4, sampler="grid") for name in "ab"
+    )
+    found = [*_work(one, 3), *_work(two), *_work(one)]
+    assert len(found) == len({str(config) for _, config in found}) == 4
+    assert (one.to_hand_out, two.to_hand_out) == (0, 0)
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+@pytest.mark.parametrize("call", ["ask", "_pop_waiting_trial_id", "_suggest"])
+def test_a_driver_killed_while_a_trial_is_chosen_leaves_it_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, call: str
+) -> None:
+    dimensions = (MODE, SIZES)
+    keeper = _keeper(_study(tmp_path, *dimensions), *dimensions, trials=4, sampler=sampler)
+    _work(keeper, 1)
+    owner = OptunaTrial if call == "_suggest" else Study
+    before = getattr(owner, call)
+
+    def killed(*arguments: object) -> None:
+        if call != "ask":
+            before(*arguments)  # killed after its first write, not before it
+        raise _Killed
+
+    monkeypatch.setattr(owner, call, killed)
+    with pytest.raises(_Killed):
+        keeper.next("killed")
+    monkeypatch.setattr(owner, call, before)
+    found = _work(_keeper(_study(tmp_path, *dimensions), *dimensions, trials=4, sampler=sampler))
+    assert [number for number, _ in found] == [1, 2, 3]
+    states = [trial.state for trial in keeper.study.get_trials()]
+    assert states == [TrialState.COMPLETE] * 4
+    if sampler == "grid":
+        assert len({str(trial.params) for trial in keeper.study.get_trials()}) == 4
+
+
 def test_two_sweeps_feed_one_study_and_leave_each_others_trials_alone(tmp_path: Path) -> None:
     one, two = (_keeper(_study(tmp_path, X), X, sweep=name, trials=3) for name in ("one", "two"))
     running = one.next("a")
@@ -111,6 +154,22 @@ def test_halving_lets_pass_what_is_among_the_best_third_at_its_rung(tmp_path: Pa
         late = keeper.study.ask({"x": X.values.distribution})
         late.report(value, 1)
         assert late.should_prune() is prune
+
+
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_what_is_told_on_the_way_may_be_better_in_the_other_direction(tmp_path: Path, kind: str) -> None:
+    """A loss, where the objective is a score."""
+    pruner = make_pruner(kind, grace=1, reduction=3, reverse=True)
+    keeper = _keeper(_study(tmp_path, X), X, trials=12, pruner=pruner)
+    for index in range(6):
+        keeper.next(f"{index}")
+        keeper.watched(f"{index}", 1, 1.0 + index)
+        keeper._pruned.clear()
+        keeper.close(f"{index}", [0.5])
+    keeper.next("good")
+    keeper.next("bad")
+    assert not keeper.watched("good", 1, 0.5)
+    assert keeper.watched("bad", 1, 9.0)
 
 
 def test_below_the_median_of_its_peers_a_trial_is_given_up_after_its_grace(tmp_path: Path) -> None:

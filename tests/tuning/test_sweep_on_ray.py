@@ -134,7 +134,17 @@ def test_trials_with_workers_leave_no_cores_taken_when_they_are_stopped(tmp_path
         "--num-workers",
         "1",
     )
-    more = ("--set", "config.network=True", "config.rounds=9", "--scheduler", "asha", "--stop-on", "mse")
+    more = (
+        "--set",
+        "config.network=True",
+        "config.rounds=9",
+        "--scheduler",
+        "asha",
+        "--stop-on",
+        "mse",
+        "--stop-mode",
+        "min",
+    )
     trials = _sweep(tmp_path, *arguments, *more)
     assert trials[0].state == "finished"
     assert all(trial.curve for trial in trials)  # told by workers, through the driver of the trial
@@ -192,6 +202,7 @@ def test_more_trials_of_a_sweep_that_has_ended_but_no_other_settings(
         ([*ONE[:7], "--sampler", "grid"], "is not one; give choice"),
         ([*ONE, "--metric", "cost", "--mode", "min", "--scheduler", "asha"], "compares by one metric"),
         ([*ONE, "--storage", "postgresql://me:secret@127.0.0.1:1/x"], "cannot be reached"),
+        ([*ONE, "--scheduler", "asha", "--stop-on", "mse"], "more or less of mse better"),
         (["--resume", "nowhere"], "there is no nowhere"),
         ([*ONE, "--data", "/no/such/folder"], "/no/such/folder"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from tuning.records import read_sweep, read_trials
+from tuning.report.curves import curve_plot
+from tuning.report.results import read_results
 from tuning.space import Choice, Dimension, Uniform
 from tuning.tensorboard import write_hparams
 
@@ -55,6 +58,20 @@ def test_settings_and_objectives_come_back_with_their_types(tmp_path: Path) -> N
     assert [event.step for event in events.Scalars("curve/dice")] == list(finished.curve)
     assert failed.values == ()
     assert "dice" not in written(folder, 1).Tags()["scalars"]
+
+
+def test_curves_carry_the_name_of_the_metric_that_the_scheduler_goes_by(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    study = made_up_sweep(folder, objectives={"dice": "max"}, dimensions=DIMENSIONS, states=[TrialState.COMPLETE])
+    saved = json.loads((folder / "sweep.json").read_text())
+    saved["settings"]["stop_on"] = "loss"
+    (folder / "sweep.json").write_text(json.dumps(saved))
+    (trial,) = read_trials(study, DIMENSIONS)
+    write_hparams(folder, trial, {"dice": "max"})
+    assert "curve/loss" in written(folder, 0).Tags()["scalars"]
+    plot = curve_plot(read_results(folder, study))
+    assert plot is not None
+    assert "loss over training" in plot.summary
 
 
 def test_the_experiment_names_ranges_and_choices(tmp_path: Path) -> None:

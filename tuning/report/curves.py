@@ -19,11 +19,11 @@ _MAX_POINTS = 200
 
 
 def curve_plot(results: Results) -> Plot | None:
-    """The first objective over training, a curve for each trial or, where no scheduler looked, each seed of it.
+    """What the scheduler goes by over training, a curve for each trial or, where no scheduler looked, each seed of it.
 
     None where nothing was measured yet.
     """
-    metric = results.metrics[0]
+    metric = results.watched
     best = results.best(0)
     data: list[Mapping[str, Any]] = []
     named: set[str] = set()
@@ -49,7 +49,7 @@ def _curves(results: Results, trial: TrialRecord) -> Iterator[tuple[str, Sequenc
         yield "", [(float(step), value) for step, value in trial.curve.items()]
         return
     for run in sorted(results.runs(trial).glob("seed-*")):
-        if curve := list(_logged(run, results.metrics[0])):
+        if curve := list(_logged(run, results.watched)):
             yield run.name.replace("-", " "), curve
 
 

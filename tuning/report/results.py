@@ -39,6 +39,11 @@ class Results:
         """The objectives."""
         return tuple(self.record.objectives)
 
+    @property
+    def watched(self) -> str:
+        """What was measured on the way: the metric that the scheduler goes by."""
+        return str(self.record.settings.get("stop_on") or self.metrics[0])
+
     def is_own(self, trial: TrialRecord) -> bool:
         """Whether this sweep made a trial."""
         return trial.sweep in ("", self.record.id)

@@ -38,6 +38,7 @@ def run_trial(
     *,
     preset: str,
     variant: str,
+    command: str,
     listener: Host,
     device: torch.device | None = None,
 ) -> TrialResult:
@@ -50,6 +51,7 @@ def run_trial(
         source: whose cases were checked.
         preset: for the record.
         variant: likewise.
+        command: likewise; that of this process is Ray's.
         listener: hears what is logged and may stop it.
         device: where this process computes, without workers.
 
@@ -62,7 +64,8 @@ def run_trial(
         return TrialResult(done["metrics"], done["seconds"])
     started = time.perf_counter()
     splits = judged_on_validation(system, source, options.seed)
-    run.write_json("config.json", describe(run, system, options, preset, variant, source, splits))
+    described = describe(run, system, options, preset, variant, source, splits)
+    run.write_json("config.json", {**described, "command": command})
     work = _workbench(run, options)
     work.listener = listener
     work.device = device or work.device
