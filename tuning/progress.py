@@ -66,7 +66,7 @@ class Progress(tune.Callback):
         """A try has failed, and there will be another."""
         self._trying.discard(trial.trial_id)
         which, tries = self._keeper.about(trial.trial_id)
-        log.warning("trial %d: try %d failed, trying again: %s", which, tries, _sentence(trial))
+        log.warning("trial %d: try %d failed, trying again", which, tries)  # Tune does not yet say of what
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has failed as often as it may."""

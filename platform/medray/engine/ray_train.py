@@ -26,7 +26,7 @@ from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
 from medray.engine.reinforce import usable_precision
-from medray.engine.team import RayTeam
+from medray.engine.team import ANYWHERE, RayTeam
 from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run, terminated_as_interrupted
 from medray.errors import UserError
 from medray.learner import Learner
@@ -242,7 +242,7 @@ class RayWorkbench(InProcessWorkbench):
         def run(item: ItemT) -> ResultT:  # Ray takes functions, not partials or builtins
             return function(item)
 
-        task = ray.remote(num_cpus=1, max_retries=self.options.max_failures)(run)
+        task = ray.remote(num_cpus=1, max_retries=self.options.max_failures, scheduling_strategy=ANYWHERE)(run)
         return _collect([task.remote(item) for item in items])
 
     def map_runs(
@@ -261,7 +261,7 @@ class RayWorkbench(InProcessWorkbench):
                 work.mirror.push()
             return result
 
-        task = ray.remote(num_cpus=1, max_retries=self.options.max_failures)(run)
+        task = ray.remote(num_cpus=1, max_retries=self.options.max_failures, scheduling_strategy=ANYWHERE)(run)
         return _collect([task.remote(index, item) for index, item in enumerate(items)])
 
     @contextmanager

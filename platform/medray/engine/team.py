@@ -26,7 +26,9 @@ ItemT = TypeVar("ItemT")
 SEATS = "seats.jsonl"
 """In a member's folder: the processes it has lived in, for whoever looks for it in `ray list actors` or in a log."""
 
-
+ANYWHERE = "DEFAULT"
+"""Where tasks and members may run; said out loud, since what a trial of a sweep starts would else have to fit into the
+little that the trial itself holds."""
 _TELL_EVERY_S = 15.0
 
 
@@ -82,6 +84,7 @@ class RayTeam:
         spread = hosting == "workers" and options.num_workers > 1
         seat: Any = ray.remote(
             **_resources(options, ray.cluster_resources(), len(items), idle=spread or hosting == "books"),
+            scheduling_strategy=ANYWHERE,
             max_restarts=-1,
             max_task_retries=-1 if patient else 0,
         )(_Seat)

@@ -96,7 +96,10 @@ class CrewOnRay(_Learning):
         import ray
 
         config = ppo_config(problem, seed=seed, num_runners=num_runners, use_gpu=use_gpu, precision=precision)
-        actor = ray.remote(num_cpus=1, max_restarts=max_restarts, max_task_retries=-1)(RoundRunner)
+        # "DEFAULT", not left out: in a trial of a sweep, runners would else have to fit into what the trial holds
+        actor = ray.remote(num_cpus=1, max_restarts=max_restarts, max_task_retries=-1, scheduling_strategy="DEFAULT")(
+            RoundRunner
+        )
         self._runners = [actor.remote(config=config, worker_index=1 + index) for index in range(num_runners)]
         even, more = divmod(problem.settings.episodes_per_iteration, num_runners)
         self._shares = [even + (index < more) for index in range(num_runners)]
@@ -132,7 +135,7 @@ class LearnerActor:
         import ray
 
         gpus = config.num_gpus_per_learner
-        actor = ray.remote(num_cpus=0 if gpus else 1, num_gpus=gpus)(EpisodeLearner)
+        actor = ray.remote(num_cpus=0 if gpus else 1, num_gpus=gpus, scheduling_strategy="DEFAULT")(EpisodeLearner)
         self._actor = actor.remote(config=config, module_spec=config.get_multi_rl_module_spec())
         self._call("build")
 
