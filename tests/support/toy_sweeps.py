@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,9 @@ class DialConfig:
     trouble: Literal["", "once", "always", "user", "nan"] = ""
     """What goes wrong in the second round where x is above 0.5."""
     network: bool = False
-    """Whether it also trains a small network."""
+    """Whether it also trains a small network, which learns worse the more x is above 0.5."""
+    epochs: int = 3
+    """How long."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.x <= 1:
@@ -78,7 +81,8 @@ class Dial(System[DialConfig]):
             value = height(self.config, work.seed) * number / self.config.rounds
             work.log({"step": number, "score": value}, name="rounds")
         if self.config.network:
-            work.fit(Regression)
+            dropout = max(0.0, self.config.x - 0.5)
+            work.fit(functools.partial(Regression, num_epochs=self.config.epochs, dropout=dropout))
         return Trained(weights=None, metrics={"rounds": float(self.config.rounds)})
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:

@@ -119,35 +119,14 @@ def test_halving_gives_up_the_worse_and_says_so_in_the_study(tmp_path: Path) -> 
 
 
 def test_trials_with_workers_leave_no_cores_taken_when_they_are_stopped(tmp_path: Path) -> None:
-    # Without Ray's dashboard the cores of the second trial's workers would never come back.
-    grid = "config.x=choice(0.3,0.95,0.9)"
-    arguments = (
-        "dial",
-        "--search",
-        grid,
-        "--metric",
-        "score",
-        "--mode",
-        "max",
-        "--sampler",
-        "grid",
-        "--num-workers",
-        "1",
-    )
-    more = (
-        "--set",
-        "config.network=True",
-        "config.rounds=9",
-        "--scheduler",
-        "asha",
-        "--stop-on",
-        "mse",
-        "--stop-mode",
-        "min",
-    )
-    trials = _sweep(tmp_path, *arguments, *more)
-    assert trials[0].state == "finished"
-    assert all(trial.curve for trial in trials)  # told by workers, through the driver of the trial
+    # Without Ray's dashboard the cores of the second trial's workers would never come back, and the third would wait.
+    search = ("dial", "--search", "config.x=choice(0.3,0.95,0.9)", "--sampler", "grid", "--metric", "score")
+    workers = ("--mode", "max", "--num-workers", "1", "--set", "config.network=True", "config.epochs=100")
+    stopping = ("--scheduler", "asha", "--stop-on", "mse", "--stop-mode", "min")
+    trials = _sweep(tmp_path, *search, *workers, *stopping)
+    assert [trial.state for trial in trials] == ["finished", "stopped early", "stopped early"]
+    assert max(trials[0].curve) == 100  # told by workers, through the driver of the trial
+    assert max(max(trial.curve) for trial in trials[1:]) < 100
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0) < 2 and time.monotonic() < deadline:
         time.sleep(0.5)
