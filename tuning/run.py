@@ -201,8 +201,7 @@ def _tune(made: Plan, job: TrialJob, keeper: StudyKeeper, progress: Progress, fo
             num_samples=keeper.to_hand_out,
             # of a population all begin, and take turns
             max_concurrent_trials=None if made.scheduler == "pbt" else at_a_time,
-            # A trial that trains in its own process leaves a warm one behind: the next need not import anything.
-            reuse_actors=within,
+            reuse_actors=True,  # a trial leaves a warm process behind: the next need not import anything
         ),
         run_config=tune.RunConfig(
             name=f"{time.time_ns()}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +25,11 @@ from tuning.records import trial_folder
 from tuning.searcher import CONFIG, NUMBER, TAKEN
 from tuning.turns import NOT_JUDGED, NoTrialCan, learn_in_turns
 
-_END_PATIENCE_S = "120"
+_END_PATIENCE_S = 120
 """How long a process waits for the end of a trial that was given up, which may still write a checkpoint. After Tune's
 own two seconds the next trial would be taken for failed."""
+_at_work = threading.Lock()
+"""Held by the thread that runs a configuration in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,29 @@ def run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
     What a retry would meet again (settings that cannot work together, a loss that is not finite, a metric that does
     not exist) is told as a result; anything else is raised, and Tune tries again.
     """
-    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _END_PATIENCE_S)
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", str(_END_PATIENCE_S))
+    with _at_work:
+        _run_configuration(suggested, job)
+
+
+class EndsWhenItsWorkersHave:
+    """Mixed into what Tune makes of the function: a trial that is given up lets its workers stop before it goes.
+
+    Tune would end the process while they train, and the cores they hold would be taken until Ray's own clean-up sees
+    that nobody needs them: a minute or more, and never without Ray's dashboard.
+    """
+
+    def cleanup(self) -> None:
+        """As Tune's, which wakes the function to end; then wait until it has."""
+        super().cleanup()  # type: ignore[misc]
+        if _at_work.acquire(timeout=_END_PATIENCE_S):
+            _at_work.release()
+
+
+run_configuration.__mixins__ = (EndsWhenItsWorkersHave,)  # type: ignore[attr-defined]
+
+
+def _run_configuration(suggested: Mapping[str, Any], job: TrialJob) -> None:
     began = time.perf_counter()
     results: list[TrialResult] = []
     curve: list[tuple[int, float]] = []

@@ -349,6 +349,10 @@ def _in_thread(function: Callable[[], LoopResult], desk: Any, listener: Host) ->
                 continue
             deadline = now + _STOP_PATIENCE_S
             log.warning("stopping after this step with a checkpoint; Ctrl-C again stops at once")
+        except BaseException:  # the listener gives up: the workers give their cores back before this goes on
+            desk.ask_to_stop.remote()
+            done.wait(timeout=_STOP_PATIENCE_S)
+            raise
         if deadline is not None and time.monotonic() > deadline:
             raise KeyboardInterrupt("the workers did not stop in time")
     if errors:
