@@ -35,12 +35,12 @@ NUM_TRIALS, NUM_COLD, ROUNDS = 16, 4, 3
 def overhead() -> None:
     """Print seconds per trial for each way of hosting trials, and their ratio to the warm one."""
     arms = {"warm process": (["--num-workers", "0"], True), "new process": (["--num-workers", "0"], False),
-            "Ray Train worker": (["--num-workers", "1", "--set", "config.network=True"], False)}  # fmt: skip
+            "Ray Train worker": (["--num-workers", "1", "--set", "config.network=True"], True)}  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in arms}
     with registered(), local_ray(2, dashboard=True), tempfile.TemporaryDirectory() as folder:
         for number in range(ROUNDS):
             for name, (arguments, warm) in arms.items():
-                trials = NUM_TRIALS if warm else NUM_COLD
+                trials = NUM_TRIALS if name == "warm process" else NUM_COLD
                 found[name].append(_seconds_per_trial(Path(folder, f"{number}{name}"), arguments, trials, warm=warm))
                 print(f"round {number}: {name} {found[name][-1]:.2f} s per trial", file=sys.stderr)
     reference = statistics.median(found["warm process"])
