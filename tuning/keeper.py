@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -15,10 +16,11 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from medray.learner import seed_of
 from tuning.space import Choice, Dimension, Value
 from tuning.study import make_sampler
 
@@ -197,7 +199,17 @@ class StudyKeeper:
 
     def _next_of_grid(self, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
         tried = [trial.system_attrs.get("fixed_params") or trial.params for trial in trials]
-        return next((point for point in self._grid() if point not in tried), None)
+        return next((point for point in self._order() if point not in tried), None)
+
+    def _order(self) -> list[dict[str, Any]]:
+        """The grid as it is gone through: in order, or mixed where trials are given up.
+
+        There an order in which each trial is a little better than the one before would give up nothing.
+        """
+        points = list(self._grid())
+        if not isinstance(self.study.pruner, NopPruner):
+            random.Random(seed_of("grid", self._seed)).shuffle(points)
+        return points
 
     def _grid(self) -> Iterator[dict[str, Any]]:
         """All combinations, the last dimension running fastest."""

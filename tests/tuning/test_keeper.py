@@ -134,6 +134,16 @@ def test_a_driver_killed_while_a_trial_is_chosen_leaves_it_to_the_next(
         assert len({str(trial.params) for trial in keeper.study.get_trials()}) == 4
 
 
+def test_the_grid_is_mixed_where_trials_are_given_up(tmp_path: Path) -> None:
+    numbers = parse_dimension(f"x=choice({','.join(str(number / 40) for number in range(32))})")
+    asha = make_pruner("asha", grace=1, reduction=3)
+    found = _work(_keeper(_study(tmp_path, numbers), numbers, trials=32, sampler="grid", pruner=asha), 12)
+    found += _work(_keeper(_study(tmp_path, numbers), numbers, trials=32, sampler="grid", pruner=asha))
+    tried = [config["x"] for _, config in found]
+    assert sorted(tried) == list(numbers.values.values)  # type: ignore[union-attr,type-var]
+    assert tried != sorted(tried)  # type: ignore[type-var]
+
+
 def test_two_sweeps_feed_one_study_and_leave_each_others_trials_alone(tmp_path: Path) -> None:
     one, two = (_keeper(_study(tmp_path, X), X, sweep=name, trials=3) for name in ("one", "two"))
     running = one.next("a")
