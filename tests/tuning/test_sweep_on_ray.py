@@ -29,7 +29,8 @@ def _cluster() -> Iterator[None]:
 
 
 def _sweep(folder: Path, *arguments: str, expect: int = 0) -> list[TrialRecord]:
-    assert main([*arguments, "--out", str(folder)]) == expect
+    # one at a time: each process that a sweep starts takes seconds to import what it needs
+    assert main(["--concurrent", "1", *arguments, "--out", str(folder)]) == expect
     return _trials(_folder(folder))
 
 
@@ -99,7 +100,7 @@ def test_no_finished_trial_is_an_error_that_says_why(tmp_path: Path, capsys: pyt
 def test_halving_gives_up_the_worse_and_says_so_in_the_study(tmp_path: Path) -> None:
     search = ("dial", "--search", "config.x=choice(0.3,0.9,0.95,1.0,0.31,0.99)", "--sampler", "grid", "--seed", "7")
     judged = ("--metric", "score", "--mode", "max", "--scheduler", "asha", "--set", "config.rounds=9")
-    trials = _sweep(tmp_path, *search, *judged, "--concurrent", "1")
+    trials = _sweep(tmp_path, *search, *judged)
     assert sorted(trial.config["x"] for trial in trials) == [0.3, 0.31, 0.9, 0.95, 0.99, 1.0]
     assert trials[0].config["x"] == 0.3  # the grid is mixed, and with this seed the best is first
     assert [trial.state for trial in trials] == ["finished", *["stopped early"] * 5]

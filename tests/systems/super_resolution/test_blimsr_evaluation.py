@@ -15,7 +15,7 @@ CASE, OTHER = thorax_ct.cases(n=2, slices=1, size=64)
 
 
 def _low(config: BlimsrConfig, case=CASE) -> torch.Tensor:
-    return evaluation.test_degradation(config, case, evaluation.reader_of(config).image(case))
+    return evaluation.frozen_degradation(config, case, evaluation.reader_of(config).image(case))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
