@@ -316,10 +316,10 @@ def _refresh(folder: RunDirectory, study: Study) -> None:
 
 
 def _need_dashboard(settings: SweepSettings, dashboard: str) -> None:
-    """Ray frees what the workers of a stopped trial hold through the service that is part of its dashboard."""
+    """Ray frees what the workers of a lost trial hold through the service that is part of its dashboard."""
     if settings.num_workers and not dashboard:
         raise UserError(
-            "trials with workers of their own need Ray's dashboard, else the cores of stopped trials stay taken; "
+            "trials with workers of their own need Ray's dashboard, else the cores of lost trials stay taken; "
             "start the cluster with its dashboard, or give --num-workers 0"
         )
     if dashboard:

@@ -85,6 +85,7 @@ def test_tensorboard_opens_at_the_hparams(started: tuple[object, dict[str, str]]
         for (const child of node.childNodes) child.nodeType === 3 ? found.push(child.data) : walk(child); };
         walk(document.documentElement); return found.join(' '); })()"""
     chromium.until(f"['feature_lr', 'grid_spacing', 'dice'].every((word) => {words}.includes(word))")
+    assert {re.sub(r":\d+/.*", "", url) for url in chromium.requests if url.startswith("http")} == {"http://127.0.0.1"}
 
 
 def test_a_wrong_folder_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,10 @@ def test_a_config_that_cannot_take_a_value_is_told_before_the_sweep(text: str, s
 
 def test_a_config_takes_what_fits() -> None:
     texts = ("x=uniform(0,1)", "rounds=int(1,5)", "mode=choice(plain,other)", "sizes=choice((1,),(2,3))")
-    check_dimensions(DialConfig(), [parse_dimension(text) for text in texts])
+    dimensions = [parse_dimension(text) for text in texts]
+    check_dimensions(DialConfig(), dimensions)
+    last = with_values(DialConfig(), {each.name: each.values.corners[-1] for each in dimensions})
+    assert (last.x, last.rounds, last.mode, last.sizes) == (1.0, 5, "other", (2, 3))
 
 
 def test_a_field_is_searched_once() -> None:

@@ -4,41 +4,30 @@ The paper searched 0.2, 0.4, 0.8 and 1 for each task and found another best valu
 area under the curve of the task's metric over the number of labels.
 """
 
-from tuning.space import Choice, Dimension, Space, Uniform
+from dataclasses import replace
 
-_GRID = (Dimension("gamma_3", Choice((0.2, 0.4, 0.8, 1.0))),)
-_ONE_CAMPAIGN = {"repeats": "1"}  # seeds are the sweep's
+from tuning.space import Choice, Dimension, Space, Uniform
 
 GAMMA3 = Space(
     system="mvaal",
     about="M-VAAL's weight of the second modality, the paper's grid: segmentation",
-    dimensions=_GRID,
+    dimensions=(Dimension("gamma_3", Choice((0.2, 0.4, 0.8, 1.0))),),
     objectives={"area_dice": "max"},
     sampler="grid",
-    set=_ONE_CAMPAIGN,
+    set={"repeats": "1"},  # seeds are the sweep's
 )
-GAMMA3_MULTI_LABEL = Space(
-    system="mvaal",
+GAMMA3_MULTI_LABEL = replace(
+    GAMMA3,
     about="the same for several classes in an image",
-    dimensions=_GRID,
     objectives={"area_mean_ap": "max"},
     preset="demo_multi_label",
-    sampler="grid",
-    set=_ONE_CAMPAIGN,
 )
-GAMMA3_MULTI_CLASS = Space(
-    system="mvaal",
-    about="the same for one class per image",
-    dimensions=_GRID,
-    objectives={"area_accuracy": "max"},
-    preset="demo_chest",
-    sampler="grid",
-    set=_ONE_CAMPAIGN,
+GAMMA3_MULTI_CLASS = replace(
+    GAMMA3, about="the same for one class per image", objectives={"area_accuracy": "max"}, preset="demo_chest"
 )
-GAMMA3_CONTINUOUS = Space(
-    system="mvaal",
+GAMMA3_CONTINUOUS = replace(
+    GAMMA3,
     about="the same between 0 (VAAL) and 2, for segmentation unless --preset and --metric say otherwise",
     dimensions=(Dimension("gamma_3", Uniform(0.0, 2.0)),),
-    objectives={"area_dice": "max"},
-    set=_ONE_CAMPAIGN,
+    sampler="tpe",
 )
