@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from toy_sweeps import Toy, registered
 
-from medray import registry
-from medray.data.case import Case, Source, Splits
+from medray.data.case import Case, Splits
 from medray.engine.checkpoint import load_weights
 from medray.learner import Learner, Schedule, Step, SumCount
-from medray.system import (
-    ClaimResult,
-    Evaluation,
-    Prediction,
-    PredictRequest,
-    Preset,
-    System,
-    Trained,
-    Variant,
-    Workbench,
-)
+from medray.system import Evaluation, Trained, Workbench
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +70,11 @@ class Climb(Learner):
         return {"height": SumCount(self.networks["net"].weight.detach().sum(), 1)}
 
 
-class Climber(System[ClimberConfig]):
+class Climber(Toy[ClimberConfig]):
     """See the module."""
 
     slug = "climber"
     config_class = ClimberConfig
-    predict_inputs = ("image",)
-    presets: ClassVar[Mapping[str, Preset]] = {"smoke": Preset(about="nothing", data="phantom:chest_xray?n=12&size=32")}
-    variants: ClassVar[Mapping[str, Variant]] = {"climber": Variant(about="the one there is")}
-
-    def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
-        return ("image",)
-
-    def split(self, source: Source, seed: int) -> Splits:
-        cases = tuple(source.cases)
-        return Splits(cases[:-4], cases[-4:-2], cases[-2:])
 
     def train(self, work: Workbench, splits: Splits) -> Trained:
         fit = work.fit(lambda: Climb(self.config))
@@ -106,22 +86,7 @@ class Climber(System[ClimberConfig]):
         height, began = float(weights["net.weight"]), float(weights["net.bias"])
         return Evaluation([{"case": case.id, "height": height} for case in cases], {"height": height, "began": began})
 
-    def predict(self, trained: Trained, request: PredictRequest) -> Prediction:
-        raise NotImplementedError
 
-    @classmethod
-    def claim(cls, work: Workbench, preset: str) -> ClaimResult:
-        raise NotImplementedError
-
-
-@contextmanager
-def climbing() -> Iterator[None]:
+def climbing() -> AbstractContextManager[None]:
     """The system under its slug, in this process."""
-    entry: Any = registry.Entry(
-        slug="climber", target="toy_populations:Climber", task="toy", title="A climber", paper="None", inputs="images"
-    )
-    registry.ENTRIES["climber"] = entry
-    try:
-        yield
-    finally:
-        del registry.ENTRIES["climber"]
+    return registered(Climber)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from toy_learners import Regression
 
@@ -26,6 +26,8 @@ from medray.system import (
     Variant,
     Workbench,
 )
+
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +61,12 @@ def height(config: DialConfig, seed: int) -> float:
     return 1 - (config.x - 0.3) ** 2 - 0.01 * (config.mode == "other") + 0.001 * seed
 
 
-class Dial(System[DialConfig]):
-    """See the module."""
+class Toy(System[ConfigT]):
+    """What toy systems share: small images, two cases that validate and two that test."""
 
-    slug = "dial"
-    config_class = DialConfig
     predict_inputs = ("image",)
     presets: ClassVar[Mapping[str, Preset]] = {"smoke": Preset(about="nothing", data="phantom:chest_xray?n=12&size=32")}
-    variants: ClassVar[Mapping[str, Variant]] = {"dial": Variant(about="the one there is")}
+    variants: ClassVar[Mapping[str, Variant]] = {"toy": Variant(about="the one there is")}
 
     def required_fields(self, cases: Sequence[Case], *, training: bool) -> tuple[str, ...]:
         return ("image",)
@@ -74,6 +74,20 @@ class Dial(System[DialConfig]):
     def split(self, source: Source, seed: int) -> Splits:
         cases = tuple(source.cases)
         return Splits(cases[:-4], cases[-4:-2], cases[-2:])
+
+    def predict(self, trained: Trained, request: PredictRequest) -> Prediction:
+        raise NotImplementedError
+
+    @classmethod
+    def claim(cls, work: Workbench, preset: str) -> ClaimResult:
+        raise NotImplementedError
+
+
+class Dial(Toy[DialConfig]):
+    """See the module."""
+
+    slug = "dial"
+    config_class = DialConfig
 
     def train(self, work: Workbench, splits: Splits) -> Trained:
         for number in range(1, self.config.rounds + 1):
@@ -92,13 +106,6 @@ class Dial(System[DialConfig]):
         names = work.map(_name, cases, name="cases")  # as systems score their cases: side by side where there is Ray
         rows = [{"case": name, "score": score} for name in names]
         return Evaluation(rows, {"score": score, "cost": self.config.x, "cases": float(len(cases))})
-
-    def predict(self, trained: Trained, request: PredictRequest) -> Prediction:
-        raise NotImplementedError
-
-    @classmethod
-    def claim(cls, work: Workbench, preset: str) -> ClaimResult:
-        raise NotImplementedError
 
     def _round(self, folder: Path, work: Workbench, number: int) -> None:
         from medray.errors import UserError
@@ -122,13 +129,18 @@ def _name(case: Case) -> str:
 
 
 @contextmanager
-def registered() -> Iterator[None]:
-    """The system under its slug, in this process."""
+def registered(system: type[System[Any]] = Dial) -> Iterator[None]:
+    """A system under its slug, in this process."""
     entry: Any = registry.Entry(
-        slug="dial", target="toy_sweeps:Dial", task="toy", title="A dial", paper="None", inputs="images"
+        slug=system.slug,
+        target=f"{system.__module__}:{system.__name__}",
+        task="toy",
+        title=f"A {system.slug}",
+        paper="None",
+        inputs="images",
     )
-    registry.ENTRIES["dial"] = entry
+    registry.ENTRIES[system.slug] = entry
     try:
         yield
     finally:
-        del registry.ENTRIES["dial"]
+        del registry.ENTRIES[system.slug]
