@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -71,8 +72,9 @@ class Progress(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has failed as often as it may."""
         self._tell(trial)
-        self._keeper.told(trial.trial_id, traceback=str(trial.get_error() or ""))
-        self._closed(self._keeper.close(trial.trial_id, None, failure=_sentence(trial)))
+        death = _death(trial)
+        self._keeper.told(trial.trial_id, traceback=death)
+        self._closed(self._keeper.close(trial.trial_id, None, failure=_sentence(death)))
 
     def _tell(self, trial: Trial) -> None:
         result = trial.last_result or {}
@@ -121,9 +123,16 @@ def throttled(action: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def _sentence(trial: Trial) -> str:
-    """The last line of what the trial died of."""
-    lines = [line.strip() for line in str(trial.get_error() or "lost").splitlines() if line.strip()]
+def _death(trial: Trial) -> str:
+    """What the trial's tries died of, as the driver wrote it down; Tune's ``get_error`` reads a copy that may come later."""
+    if not trial.error_file or not Path(trial.error_file).is_file():
+        return ""
+    return Path(trial.error_file).read_text()
+
+
+def _sentence(death: str) -> str:
+    """The last line of what a trial died of."""
+    lines = [line.strip() for line in death.splitlines() if line.strip()]
     return lines[-1] if lines else "lost"
 
 

@@ -354,6 +354,8 @@ def test_processes_and_threads_share_the_cache(bucket: str, cache: Path) -> None
     with environment(MEDRAY_CACHE_GB="0.0016"):  # room for five of twelve, so that they take each other's away
         with multiprocessing.get_context("fork").Pool(3) as pool:
             assert pool.map(_use_all, [(bucket, seed) for seed in range(6)]) == [0] * 6
+            pool.close()  # terminated, a child may hang: it inherited what pytest's process does on SIGTERM
+            pool.join()
         with ThreadPoolExecutor(4) as threads:
             assert list(threads.map(_use_all, [(bucket, seed) for seed in range(4)])) == [0] * 4
     sizes = [int(path.name.partition("-")[2]) for path in copies(cache)]
