@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from medray.nn.sample_dropout import SampleDropout
 from medray.nn.weights import load_published, read_state_dict
 
 VGG19_CHANNELS = (64, 128, 256, 512, 512)
@@ -46,7 +47,7 @@ class Vgg(nn.Module):
         convs: convolutions of each block.
         hidden: width of the first two fully connected layers.
         grid: rows and columns of the features before them.
-        dropout: share of their activations set to 0 while training.
+        dropout: share of their activations set to 0 while training; see `seed_dropout`.
     """
 
     def __init__(
@@ -64,8 +65,8 @@ class Vgg(nn.Module):
         self.features = vgg_layers(in_channels, channels, convs)
         self.avgpool = nn.AdaptiveAvgPool2d(grid)
         self.classifier = nn.Sequential(
-            nn.Linear(channels[-1] * grid**2, hidden), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(channels[-1] * grid**2, hidden), nn.ReLU(), SampleDropout(dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(), SampleDropout(dropout, 1),
             nn.Linear(hidden, num_outputs),
         )  # fmt: skip
 
