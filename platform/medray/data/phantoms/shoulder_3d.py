@@ -27,6 +27,7 @@ from medray.data.phantoms.shoulder_scanner import (
     FloatArray,
     bias_field,
     drawn_contrast,
+    mask_of,
     paint,
     rician,
     stored,
@@ -205,8 +206,7 @@ def _drawn(scan: Scan) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     if tear:
         gap = tear_membership(tear, band, cut, shoulder)
         paint(image, gap, values["fluid"])
-        thick = _averaged(gap)
-        mask[thick >= min(0.5, float(thick.max()))] = 1
+        mask = mask_of(_averaged(gap)).astype(np.uint8)
     image = _averaged(image)
     image = image * bias_field(scan.random("bias"), image.shape, scan.bias)
     return stored(rician(scan.random("noise"), image, scan.noise), _FULL, np.uint16), mask

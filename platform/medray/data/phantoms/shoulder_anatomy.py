@@ -19,6 +19,7 @@ from medray.data.phantoms.shoulder_scanner import FloatArray, paint, soft
 
 _THICKNESS = ((0.0, 10.0, 30.0, 45.0, 70.0), (4.0, 6.5, 7.5, 10.5, 15.0))  # of the band: mm along, mm
 _MUSCLE_FROM, _MUSCLE_TO = 22.0, 46.0  # the tendon's fibers become muscle between these, mm along
+_DELTOID_MM = 12.0  # thick
 _BELLY = ((15.0, 45.0, 80.0), (0.0, 3.0, 10.0))  # what the muscle is thicker than the tendon, on either side
 
 
@@ -85,6 +86,7 @@ class Shoulder:
         bursa: thickness of the fluid in the bursa, may be 0; bursa_from, bursa_to: mm along.
         effusion: thickness of the fluid in the joint.
         spots: fluid elsewhere.
+        planes: fat between muscles, thin and flat: center (lateral, up), half length, slope in rad.
     """
 
     head: float
@@ -105,6 +107,7 @@ class Shoulder:
     bursa_to: float
     effusion: float
     spots: tuple[Spot, ...]
+    planes: tuple[tuple[float, float, float, float], ...]
 
     def band(self, cut: Cut) -> Band:
         """Coordinates along and above the supraspinatus: around the head first, then straight."""
@@ -138,7 +141,7 @@ def drawn_shoulder(random: np.random.Generator, *, width: tuple[float, float]) -
     return Shoulder(
         head=head,
         depth=head * random.uniform(1.35, 1.5),
-        shaft=random.uniform(11.0, 14.0),
+        shaft=random.uniform(12.0, 15.0),
         lean=random.uniform(-0.05, 0.10),
         skin=(head + random.uniform(19, 27), head + random.uniform(31, 38)),
         corner=random.uniform(38, 50),
@@ -154,6 +157,10 @@ def drawn_shoulder(random: np.random.Generator, *, width: tuple[float, float]) -
         bursa_to=random.uniform(12, 38),
         effusion=random.uniform(0.8, 2.2) if effused else 0.0,
         spots=_drawn_spots(random, head),
+        planes=tuple(
+            (random.uniform(-75, -15), random.uniform(-75, -25), random.uniform(8, 28), random.normal(0.5, 0.25))
+            for _ in range(random.integers(3, 7))
+        ),
     )
 
 
@@ -246,8 +253,12 @@ def _soft_tissue(image: FloatArray, shoulder: Shoulder, cut: Cut, values: dict[s
         ((-2.1 * head, head + 14.0, 0.0), (28.0, 3.0, 60.0), 0.15),
         ((0.9 * head, head + 6.0, 0.0), (9.0, 1.6, 30.0), -0.5),
     )
-    for center, radii, tilt in pads:
+    thin = tuple(((x, y, 0.0), (length, 0.9, 40.0), slope) for x, y, length, slope in shoulder.planes)
+    for center, radii, tilt in (*pads, *thin):
         paint(image, soft(ellipsoid(cut, center, radii, tilt), cut.pixel_mm), values["fat"])
+    under = np.abs(skin + np.float32(shoulder.fat + _DELTOID_MM)) - np.float32(0.6)
+    medial = np.maximum(-cut.lateral, -cut.up - np.float32(2.6 * head))
+    paint(image, soft(np.maximum(under, medial), cut.pixel_mm), values["fat"])
 
 
 def _bones(image: FloatArray, shoulder: Shoulder, cut: Cut, values: dict[str, float]) -> None:
@@ -256,9 +267,9 @@ def _bones(image: FloatArray, shoulder: Shoulder, cut: Cut, values: dict[str, fl
     ball = ellipsoid(cut, (0.0, 0.0, 0.0), (head, head, shoulder.depth))
     below = np.minimum(cut.up, 0.0)
     middle = np.float32(0.10 * head) - np.float32(shoulder.lean) * below
-    wide = np.float32(shoulder.shaft) + np.float32(8.0) * np.exp((below + np.float32(0.5 * head)) / np.float32(9.0))
-    shaft = np.maximum(np.hypot(cut.lateral - middle, cut.anterior) - np.minimum(wide, np.float32(0.9 * head)), cut.up)
-    tuberosity = ellipsoid(cut, (0.55 * head, 0.22 * head, 0.0), (0.45 * head, 0.55 * head, 0.9 * shoulder.depth))
+    wide = np.float32(shoulder.shaft) + np.float32(9.0) * np.exp((below + np.float32(0.6 * head)) / np.float32(12.0))
+    shaft = np.maximum(np.hypot(cut.lateral - middle, cut.anterior) - np.minimum(wide, np.float32(0.95 * head)), cut.up)
+    tuberosity = ellipsoid(cut, (0.58 * head, -0.02 * head, 0.0), (0.54 * head, 0.70 * head, 0.9 * shoulder.depth))
     cartilage = np.maximum(ball - np.float32(1.6), cut.lateral - np.float32(0.2 * head))
     paint(image, soft(cartilage, cut.pixel_mm), values["cartilage"])
     roof = head + 1 + 7.5 * shoulder.thickness + shoulder.roof + 4.5
@@ -270,8 +281,8 @@ def _bones(image: FloatArray, shoulder: Shoulder, cut: Cut, values: dict[str, fl
     bones = (
         np.minimum(np.minimum(ball, shaft), tuberosity),
         np.minimum(glenoid, neck),
-        ellipsoid(cut, (0.25 * head, roof, -6.0), (15.0, 4.5, 22.0), -0.12),
-        ellipsoid(cut, (-1.25 * head, roof + 2.0, 4.0), (13.0, 5.5, 12.0), 0.10),
+        ellipsoid(cut, (0.25 * head, roof, -6.0), (16.0, 4.8, 30.0), -0.12),
+        ellipsoid(cut, (-1.25 * head, roof + 2.0, 4.0), (13.0, 5.8, 22.0), 0.10),
     )
     for bone in bones:
         paint(image, soft(bone, cut.pixel_mm), values["cortex"])

@@ -56,6 +56,11 @@ def soft(distance: NDArray[Any], pixel_mm: float) -> FloatArray:
     return np.clip(0.5 - np.asarray(distance, dtype=np.float32) / np.float32(pixel_mm), 0.0, 1.0)
 
 
+def mask_of(where: FloatArray) -> NDArray[np.bool_]:
+    """Pixels that a shape fills at least by half; where it fills none so far, the fullest: no lesion gets lost."""
+    return np.asarray(where >= min(0.5, float(where.max())))
+
+
 def paint(image: FloatArray, where: NDArray[Any], value: float | NDArray[Any]) -> None:
     """Lay a tissue over the image, in place, as far as ``where`` says (0 to 1)."""
     image += (value - image) * where

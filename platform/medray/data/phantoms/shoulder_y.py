@@ -85,7 +85,7 @@ class ViewField:
         array = {"image": image, "label": muscle, "fat": fat}[self.name][None]
         spacing = FIELD_OF_VIEW_MM / self.view.size
         affine = np.diag([spacing, spacing, 4.0, 1.0])
-        return Volume(array.copy(), affine, f"phantom:shoulder_y {self.fingerprint()}", {"format": "raster"})
+        return Volume(array.copy(), affine, f"phantom:shoulder_y {self.fingerprint()}", {"format": "phantom"})
 
     def fingerprint(self) -> str:
         """Every parameter by name."""
@@ -151,6 +151,14 @@ class _Oval:
         return np.asarray(found, dtype=np.float32)
 
 
+_OTHERS = {
+    "infraspinatus": _Oval((-22.0, -22.0), (13.0, 28.0), -0.25),
+    "subscapularis": _Oval((17.0, -26.0), (11.0, 29.0), 0.22),
+    "teres": _Oval((-10.0, -58.0), (16.0, 9.0), 0.1),
+    "trapezius": _Oval((-10.0, 41.0), (38.0, 7.0), 0.25),
+}
+
+
 @lru_cache(maxsize=8)
 def _drawn(view: View) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """Image, muscle and fat; the last few are kept, since the masks are asked for right after the image."""
@@ -165,7 +173,7 @@ def _drawn(view: View) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np
         (22.0 * wasting * random.uniform(0.92, 1.05), 12.0 * wasting * random.uniform(0.9, 1.05)),
         random.normal(0.05, 0.08),
     )
-    inside = oval.distance(cut)
+    inside = oval.distance(cut) + _waves(view, "supraspinatus", 1.5)
     streaks = _streaks(view, "supraspinatus")
     muscle = inside < 0
     mean, spread = FAT[view.grade]
@@ -193,27 +201,44 @@ def _cut(view: View) -> Cut:
 
 
 def _body(image: FloatArray, view: View, cut: Cut, values: dict[str, float], random: np.random.Generator) -> None:
-    """Skin, fat under it in a random amount, and the muscles around the scapula with fat of their own."""
-    outline = _Oval((2.0, -14.0), (62.0, 68.0), random.normal(0, 0.05)).distance(cut)
+    """Skin, fat under it in a random amount, the chest, and the muscles around the scapula with fat of their own."""
+    outline = _Oval((10.0, -32.0), (78.0, 84.0), random.normal(0, 0.05)).distance(cut) + _waves(view, "skin", 1.5)
     fat_mm = random.uniform(3.0, 16.0)
     paint(image, soft(outline, cut.pixel_mm), values["muscle"])
     paint(image, soft(outline + np.float32(1.2), cut.pixel_mm), values["fat"])
     within = outline + np.float32(1.2 + fat_mm)
     fibers = texture(view.random("body"), image.shape, (1.0, 2.5))
     paint(image, soft(within, cut.pixel_mm), np.float32(values["muscle"]) * (1 + np.float32(0.1) * fibers))
-    paint(image, soft(_Oval((0.0, 18.0), (30.0, 17.0), 0.0).distance(cut), cut.pixel_mm), values["fat"])
-    others = {
-        "infraspinatus": _Oval((-24.0, -22.0), (12.0, 26.0), -0.25),
-        "subscapularis": _Oval((19.0, -24.0), (11.0, 27.0), 0.22),
-        "teres": _Oval((-9.0, -54.0), (15.0, 9.0), 0.1),
-        "trapezius": _Oval((-8.0, 41.0), (36.0, 7.0), 0.15),
-    }
-    for name, oval in others.items():
-        where = np.maximum(oval.distance(cut), within)
+    _chest(image, cut, values)
+    fossa = _Oval((0.0, 18.0), (30.0, 17.0), 0.0).distance(cut) + _waves(view, "fossa", 1.5)
+    paint(image, soft(np.maximum(fossa, within), cut.pixel_mm), values["fat"])
+    for name, oval in _OTHERS.items():
+        where = np.maximum(oval.distance(cut) + _waves(view, name, 1.5), within)
         own = view.random(f"fat {name}").uniform(0.0, _OTHER_FAT)
-        paint(image, soft(np.maximum(oval.distance(cut) - 1.5, within), cut.pixel_mm), values["fat"])
+        between = np.maximum(where - np.maximum(_waves(view, f"{name} around", 1.5), 0), within)
+        paint(image, soft(between, cut.pixel_mm), values["fat"])
         streaks = _fattest(_streaks(view, name), where < 0, own)
         _paint_muscle(image, soft(where, cut.pixel_mm), streaks, values, view.random(f"fibers {name}"))
+
+
+def _chest(image: FloatArray, cut: Cut, values: dict[str, float]) -> None:
+    """The lung below and in front, and ribs around it."""
+    center, radii = np.array([58.0, -78.0]), np.array([42.0, 62.0])
+    lung = _Oval((center[0], center[1]), (radii[0], radii[1]), 0.15).distance(cut)
+    paint(image, soft(lung - 2.0, cut.pixel_mm), values["fat"])
+    paint(image, soft(lung, cut.pixel_mm), values["air"] * 2)
+    for angle in np.linspace(1.4, 3.1, 4):
+        at = center + (radii + 6.0) * (np.cos(angle), np.sin(angle))
+        rib = _Oval((float(at[0]), float(at[1])), (5.0, 3.0), float(angle)).distance(cut)
+        paint(image, soft(rib, cut.pixel_mm), values["cortex"])
+        paint(image, soft(rib + np.float32(1.2), cut.pixel_mm), values["marrow"])
+
+
+def _waves(view: View, what: str, amplitude_mm: float) -> FloatArray:
+    """What makes an outline uneven, mm."""
+    sigma = 5.0 * view.size / 96
+    drawn = texture(view.random(f"waves {what}"), (view.size, view.size), (sigma, sigma))
+    return np.asarray(np.float32(amplitude_mm / 2) * drawn)
 
 
 def _scapula(image: FloatArray, cut: Cut, values: dict[str, float], random: np.random.Generator) -> None:
