@@ -138,6 +138,14 @@ _ENTRIES = (
         paper="Xie et al., MIDL 2019",
         inputs="2D images with points (CSV, JSON, .mat) or instance maps for training; an image of any size to predict",
     ),
+    Entry(
+        slug="vrn_rct",
+        target="medray.systems.shoulder.vrn_system:VrnRct",
+        task="classification",
+        title="how large a rotator cuff tear is, from one shoulder MRI, with a 3D map of where the network sees it",
+        paper="Shim et al., Scientific Reports 2020",
+        inputs="3D shoulder MRI (NIfTI, DICOM series) with a size class each; one scan to predict",
+    ),
 )
 
 ENTRIES: Mapping[str, Entry] = {entry.slug: entry for entry in _ENTRIES}

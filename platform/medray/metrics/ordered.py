@@ -1,4 +1,4 @@
-"""Scores where classes have an order and the first one is health, as the sizes of a tear (Shim et al. 2020, tables 2, 3).
+"""Scores where classes have an order and the first one is health, as the sizes of a tear (Shim et al. 2020, table 3).
 
 Shape letters: N cases, R repetitions. Classes are whole numbers from 0 (healthy) on, neighbors in their order.
 """
@@ -35,7 +35,9 @@ def ordered_scores(truth: ArrayLike, predicted: ArrayLike, *, diseased: ArrayLik
     truth, predicted = np.asarray(truth, dtype=int), np.asarray(predicted, dtype=int)
     called = predicted > 0 if diseased is None else np.asarray(diseased, dtype=bool)
     if truth.ndim != 1 or not len(truth) or truth.shape != predicted.shape or truth.shape != called.shape:
-        raise ValueError(f"truth {truth.shape}, predicted {predicted.shape} and diseased {called.shape} must be (cases,)")
+        raise ValueError(
+            f"truth {truth.shape}, predicted {predicted.shape} and diseased {called.shape} must be (cases,)"
+        )
     ill, away = truth > 0, np.abs(truth - predicted)
     found, missed, alarms = (int(part.sum()) for part in (ill & called, ill & ~called, ~ill & called))
     return {
@@ -56,11 +58,13 @@ def ordered_intervals(
     truth, predicted = np.asarray(truth, dtype=int), np.asarray(predicted, dtype=int)
     called = predicted > 0 if diseased is None else np.asarray(diseased, dtype=bool)
 
-    def scores(chosen: NDArray[np.intp]) -> dict[str, float]:
-        return ordered_scores(truth[chosen], predicted[chosen], diseased=called[chosen])
+    def score(name: str, chosen: NDArray[np.intp]) -> float:
+        return ordered_scores(truth[chosen], predicted[chosen], diseased=called[chosen])[name]
 
     return {
-        name: bootstrap_interval(lambda chosen, name=name: scores(chosen)[name], len(truth), num_resamples=num_resamples)
+        name: bootstrap_interval(
+            lambda chosen, name=name: scores(chosen)[name], len(truth), num_resamples=num_resamples
+        )
         for name in NAMES
     }
 

@@ -76,9 +76,12 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
 def judge(rows: Sequence[Row]) -> list[ClaimCheck]:
     """Every inequality, on differences paired by seed and test case."""
     one_size = "a neighboring size counted as right, it is right more often, by a tenth"
+    tells = "it tells tears better than it sizes them, give or take one"
     chance = f"the heat map's peak lies in the tear more often than by chance, by {MIN_ABOVE_CHANCE}"
     return [
-        _between(rows, "binary_accuracy", "top1_within_1", "it tells tears better than it sizes them, give or take one"),
+        _between(
+            rows, "binary_accuracy", "top1_within_1", "it tells tears better than it sizes them, give or take one"
+        ),
         _between(rows, "top1_within_1", "top1", one_size, at_least=MIN_NEIGHBOR_GAIN),
         difference(rows, "top1", "vrn", "resnet2d", statement="volumes beat slices in top-1"),
         _between(rows, "cam_hit", "cam_hit_by_chance", chance, at_least=MIN_ABOVE_CHANCE),

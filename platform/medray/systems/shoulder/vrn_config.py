@@ -27,9 +27,6 @@ class VrnConfig:
     """Share of the edge that may lie beyond the scan along each axis; scans that hold less are refused."""
     plane: Plane = "coronal"
     """Plane of the slices that are expected (not in the text), or any; files that do not tell theirs are taken."""
-    labels: str = ""
-    """CSV file with the columns case, class and, where known, center_mm (x y z of the humeral head, RAS+), for scans
-    without a manifest."""
     arch: Arch = "vrn"
     """Voxception-ResNet (paper), a ResNet-18 on coronal slices with the mean of their logits, or a 3D ResNet-10."""
     blocks: int = 2
@@ -68,9 +65,8 @@ class VrnConfig:
     def __post_init__(self) -> None:
         self._check_sizes()
         self._check_training()
-        for name in ("labels", "readers"):  # absolute from the start: a run may be resumed from another folder
-            if getattr(self, name):
-                object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().resolve()))
+        if self.readers:  # absolute from the start: a run may be resumed from another folder
+            object.__setattr__(self, "readers", str(Path(self.readers).expanduser().resolve()))
 
     def _check_sizes(self) -> None:
         if self.size < MIN_SIZE:

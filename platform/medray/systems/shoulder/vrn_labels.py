@@ -57,9 +57,7 @@ def class_problems(cases: Sequence[Case]) -> list[BadCase]:
     """
     column = class_column(cases)
     return [
-        BadCase(case.id, _reason(case, column))
-        for case in cases
-        if class_of(case.attributes.get(column, "")) is None
+        BadCase(case.id, _reason(case, column)) for case in cases if class_of(case.attributes.get(column, "")) is None
     ]
 
 

@@ -92,9 +92,7 @@ class VrnLearner(Learner):
     def collate(self, indices: Sequence[int], epoch: int) -> Batch:
         """Cubes as they are, with a seed for each one's dropout."""
         cubes = [torch.from_numpy(self.reader.read(self.train[index]).network_input()) for index in indices]
-        seeds = [
-            int(torch.randint(2**62, (), generator=self.sample_generator(index, epoch))) for index in indices
-        ]
+        seeds = [int(torch.randint(2**62, (), generator=self.sample_generator(index, epoch))) for index in indices]
         return Batch(torch.stack(cubes), self.labels[list(indices)], torch.tensor(seeds))
 
     def training_step(self, batch: Batch, step: Step) -> Mapping[str, SumCount]:

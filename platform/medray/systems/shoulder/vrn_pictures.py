@@ -30,7 +30,7 @@ def tag_of(config: VrnConfig) -> str:
 
 
 def score_figures(tag: str, rows: Sequence[Row], groups: Groups) -> list[Figure]:
-    """ROC of tear against none with the readers' points, confusion of sizes, and table 3 where something is repeated."""
+    """ROC of tear against none with the readers' points, confusion of sizes, and table 3 where there are groups."""
     truth, p_tear = truth_of(rows), np.array([float(row["p_tear"]) for row in rows])
     predicted = [CLASSES.index(str(row["predicted"])) for row in rows]
     roc = roc_figure((truth > 0)[:, None], p_tear[:, None], ["tear against none"], title=tag)
@@ -69,7 +69,7 @@ def groups_figure(groups: Groups, title: str = "") -> Drawing:
     figure = empty_figure(2.3 * len(REPEATED) + 0.6, 0.3 * len(groups) + 1.3)
     for number, name in enumerate(REPEATED, start=1):
         axes = figure.add_subplot(1, len(REPEATED), number)
-        for place, (group, scores) in enumerate(groups.items()):
+        for place, scores in enumerate(groups.values()):
             middle, low, high = median_quartiles(scores[name])
             color = PALETTE[place % len(PALETTE)]
             axes.hlines(place, low, high, color=color, linewidth=3, alpha=0.5)

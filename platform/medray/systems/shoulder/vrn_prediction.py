@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from medray.data.case import Volume
 from medray.data.fields import FileRef
 from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.data.orientation import slice_plane
@@ -83,7 +80,9 @@ class VrnRct(System[VrnConfig]):
         plane, wanted = slice_plane(volume), self.config.plane
         if wanted == "any" or plane in ("", wanted):
             return ""
-        return f"its slices are {plane} where {wanted} ones are expected; give the {wanted} series, or --config.plane any"
+        return (
+            f"its slices are {plane} where {wanted} ones are expected; give the {wanted} series, or --config.plane any"
+        )
 
     def split(self, source: Source, seed: int) -> Splits:
         """By patient; each part gets its share of every class (the paper drew at random)."""
@@ -107,9 +106,7 @@ class VrnRct(System[VrnConfig]):
         if unplaced:
             work.say(f"{unplaced} of {len(splits.train)} training scans have no center_mm; theirs is the scan's middle")
         fit = work.fit(functools.partial(VrnLearner, self.config, splits.train, splits.validation, work.cache))
-        return Trained(
-            weights=fit.weights, about={"classes": list(CLASSES)}, metrics=fit.metrics, fits={"train": fit}
-        )
+        return Trained(weights=fit.weights, about={"classes": list(CLASSES)}, metrics=fit.metrics, fits={"train": fit})
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """Tables 2 and 3, readers beside it where a table of them is given, and where the heat map points."""
