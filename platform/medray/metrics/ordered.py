@@ -5,6 +5,7 @@ Shape letters: N cases, R repetitions. Classes are whole numbers from 0 (healthy
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,9 +63,7 @@ def ordered_intervals(
         return ordered_scores(truth[chosen], predicted[chosen], diseased=called[chosen])[name]
 
     return {
-        name: bootstrap_interval(
-            lambda chosen, name=name: scores(chosen)[name], len(truth), num_resamples=num_resamples
-        )
+        name: bootstrap_interval(functools.partial(score, name), len(truth), num_resamples=num_resamples)
         for name in NAMES
     }
 

@@ -57,6 +57,8 @@ class VrnConfig:
     none."""
     readers: str = ""
     """CSV file with the columns reader, group, case and class: what people said of the test cases, to compare with."""
+    examples: int = 3
+    """Test cases that the report shows with their heat map, of different sizes."""
     validation_fraction: float = 0.0
     """Share of the patients whose scores are drawn over the epochs; they choose nothing (paper none)."""
     test_fraction: float = 0.094
@@ -86,10 +88,11 @@ class VrnConfig:
                 f"lr must be above 0, momentum and dropout below 1 and weight_decay 0 or more, got {self.lr:g}, "
                 f"{self.momentum:g}, {self.dropout:g} and {self.weight_decay:g}"
             )
-        if self.num_epochs < 1 or self.lr_drop_epoch < 1 or self.batch_size < 2 or self.repeats < 0:
+        if self.num_epochs < 1 or self.lr_drop_epoch < 1 or self.batch_size < 2 or min(self.repeats, self.examples) < 0:
             raise ValueError(
-                "num_epochs and lr_drop_epoch must be at least 1, batch_size 2 (batch normalization) and repeats 0, "
-                f"got {self.num_epochs}, {self.lr_drop_epoch}, {self.batch_size} and {self.repeats}"
+                "num_epochs and lr_drop_epoch must be at least 1, batch_size 2 (batch normalization), repeats and "
+                f"examples 0, got {self.num_epochs}, {self.lr_drop_epoch}, {self.batch_size}, {self.repeats}, "
+                f"{self.examples}"
             )
         for name in ("validation_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) < 1:

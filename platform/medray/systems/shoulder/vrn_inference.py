@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medray.learner import seed_of
-from medray.nn.attention import class_activation_map
 from medray.nn.sample_dropout import seed_dropout
 from medray.nn.weights import load_network
 from medray.systems.shoulder.vrn_config import VrnConfig
@@ -80,7 +79,7 @@ def look_at(network: CamClassifier, cube: Cube, *, repeats: int, key: str) -> Fi
     tears = network.head.weight[1:]
     best = int(probability.argmax())
     rows = torch.stack([tears.sum(dim=0), tears[best - 1] if best else tears.sum(dim=0)])
-    heats = class_activation_map(features.expand(2, *features.shape[1:]), rows, cube.gray.shape).numpy()
+    heats = network.attention(features.expand(2, *features.shape[1:]), rows, cube.gray.shape).numpy()
     return Finding(probability, heats[0], heats[1], _repeated(network, pooled, repeats, key))
 
 

@@ -16,6 +16,7 @@ from monai.networks.nets import ResNet
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
+from medray.nn.attention import class_activation_map
 from medray.nn.sample_dropout import SampleDropout
 
 Activation = Literal["elu", "relu"]
@@ -112,7 +113,7 @@ class VoxceptionTrunk(nn.Sequential):
             layers += [VoxceptionDownsample(width, 2 * width, activation)]
             width *= 2
         super().__init__(*layers, nn.BatchNorm3d(width), _activation(activation))
-        self.num_features = width
+        self.num_features, self.strides = width, (2**blocks,) * 3
 
 
 class ResNetTrunk(nn.Module):
@@ -131,7 +132,7 @@ class ResNetTrunk(nn.Module):
             n_input_channels=1, conv1_t_size=3, conv1_t_stride=1, no_max_pool=True, feed_forward=False,
         )  # fmt: skip
         self.body = nn.Sequential(net.conv1, net.bn1, net.act, net.layer1, net.layer2, net.layer3, net.layer4)
-        self.num_features = 8 * width
+        self.num_features, self.strides = 8 * width, (8,) * spatial_dims
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, *S) to (B, 8 width, *S/8), rounded up."""
@@ -152,7 +153,8 @@ class SliceTrunk(nn.Module):
     def __init__(self, trunk: ResNetTrunk) -> None:
         super().__init__()
         self.trunk = trunk
-        self.num_features = trunk.num_features
+        down, across = trunk.strides
+        self.num_features, self.strides = trunk.num_features, (down, 1, across)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, S, S, S), axes to the right, front and top, to (B, K, F, S, F)."""
@@ -161,21 +163,24 @@ class SliceTrunk(nn.Module):
         return features.permute(0, 2, 3, 1, 4)
 
 
+Trunk = VoxceptionTrunk | SliceTrunk | ResNetTrunk
+
+
 class CamClassifier(nn.Module):
     """A trunk, the global average of its map, dropout and one linear layer.
 
     Args:
         trunk: (B, 1, S, S, S) to (B, K, *F).
-        num_features: K.
         num_classes: L.
         dropout: share of the K averages set to 0 while training.
     """
 
-    def __init__(self, trunk: nn.Module, num_features: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, trunk: Trunk, num_classes: int, dropout: float) -> None:
         super().__init__()
         self.trunk = trunk
+        self.strides = trunk.strides
         self.dropout = SampleDropout(dropout)
-        self.head = nn.Linear(num_features, num_classes)
+        self.head = nn.Linear(trunk.num_features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, S, S, S) to logits (B, L)."""
@@ -185,6 +190,24 @@ class CamClassifier(nn.Module):
     def pooled(features: Tensor) -> Tensor:
         """Global average: (B, K, *F) to (B, K)."""
         return features.flatten(2).mean(dim=2)
+
+    def attention(self, features: Tensor, rows: Tensor, size: Sequence[int]) -> Tensor:
+        """Class activation maps on the cube.
+
+        A side that the strides do not divide is covered by a map that reaches beyond it, and what does is cut off.
+
+        Args:
+            features: (B, K, *F).
+            rows: weights of the K channels, (B, K).
+            size: of the cube.
+
+        Returns:
+            (B, *size) in [0, 1].
+        """
+        covered = [count * stride for count, stride in zip(features.shape[2:], self.strides, strict=True)]
+        heat = class_activation_map(features, rows, covered)[:, : size[0], : size[1], : size[2]]
+        top = heat.flatten(1).amax(dim=1)[:, None, None, None]
+        return heat / torch.where(top > 0, top, torch.ones_like(top))
 
     def classify(self, pooled: Tensor) -> Tensor:
         """(B, K) to logits (B, L)."""
@@ -205,14 +228,14 @@ def make_network(
         dropout: before the last layer.
         num_classes: L.
     """
-    trunk: VoxceptionTrunk | SliceTrunk | ResNetTrunk
+    trunk: Trunk
     if arch == "vrn":
         trunk = VoxceptionTrunk(width, blocks, activation)
     elif arch == "resnet2d":
         trunk = SliceTrunk(ResNetTrunk(2, _RESNET18, width))
     else:
         trunk = ResNetTrunk(3, _RESNET10, width)
-    network = CamClassifier(trunk, trunk.num_features, num_classes, dropout)
+    network = CamClassifier(trunk, num_classes, dropout)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)

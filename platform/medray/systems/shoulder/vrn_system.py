@@ -40,7 +40,7 @@ from medray.systems.shoulder.vrn_readers import NETWORK, compare_groups, group_s
 from medray.systems.shoulder.vrn_volumes import center_of, center_text
 
 _CASES_PER_TASK = 16
-_SHOWN = ("large", "medium", "small")
+_SHOWN = ("large", "medium", "small", "partial", "none")
 
 
 class VrnRct(System[VrnConfig]):
@@ -117,7 +117,10 @@ class VrnRct(System[VrnConfig]):
         rows = [one.row for one in scored]
         groups, tag = group_scores(rows, readers), tag_of(self.config)
         summary = summarize(rows) | (compare_groups(groups) if readers else {})
-        figures = [*score_figures(tag, rows, groups), *cam_figures(self.config, tag, _examples(scored))]
+        figures = [
+            *score_figures(tag, rows, groups),
+            *cam_figures(self.config, tag, _examples(scored, self.config.examples)),
+        ]
         return Evaluation(rows=rows, summary=summary, figures=figures)
 
     def overview(self, found: Mapping[str, tuple[Trained, Evaluation]]) -> Sequence[Figure]:
@@ -150,7 +153,7 @@ class VrnRct(System[VrnConfig]):
         return run_claim(work, preset)
 
 
-def _examples(scored: Sequence[Scored]) -> list[Scored]:
+def _examples(scored: Sequence[Scored], count: int) -> list[Scored]:
     """The first test case of each of some classes."""
-    found = [next((one for one in scored if one.row["true"] == name), None) for name in _SHOWN]
+    found = [next((one for one in scored if one.row["true"] == name), None) for name in _SHOWN[:count]]
     return [one for one in found if one is not None]
