@@ -1,0 +1,125 @@
+"""Y-view images and masks from cases: one gray channel, upright, intensities from 0 to 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medray.data.cache import SampleCache
+from medray.data.case import Case, Volume
+from medray.data.fields import case_fingerprint
+from medray.data.intensity import normalize_intensity
+from medray.data.orientation import slice_plane
+from medray.data.resized import stretched
+from medray.errors import UserError
+from medray.figures.views import View, views
+
+FloatArray = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+_PERCENTILES = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class YView:
+    """One image.
+
+    Attributes:
+        image: (H, W), 0 to 1 between its own percentiles; rows down, columns to the right.
+        spacing: mm of a pixel along rows and columns; 1 where the file does not say.
+    """
+
+    image: FloatArray
+    spacing: tuple[float, float]
+
+
+def gray(volume: Volume) -> NDArray[Any]:
+    """The image's one channel, (H, W), in array order; three equal ones, as gray pictures are often saved, count as one.
+
+    Raises:
+        UserError: a volume of several slices, color, or several channels.
+    """
+    array = volume.array
+    if volume.spatial_dims != 2:
+        shape = " x ".join(str(n) for n in volume.shape)
+        raise UserError(f"{volume.source} is a volume ({shape}) where one Y-view slice is expected")
+    if len(array) == 3 and (array == array[:1]).all():
+        array = array[:1]
+    if len(array) != 1:
+        kind = "is in color" if len(array) == 3 else f"has {len(array)} channels"
+        raise UserError(f"{volume.source} {kind} where a gray image is expected")
+    return array[0]
+
+
+def upright(array: NDArray[Any], volume: Volume) -> NDArray[Any]:
+    """(H, W) of a volume as it is looked at, without a copy: what is assigned to the result reaches the array.
+
+    Where the file says that the slice is sagittal, anterior is on the left and superior up; else the array's rows run
+    down and its columns to the right, as in a picture.
+    """
+    return _view(volume).plane(array)
+
+
+def _view(volume: Volume) -> View:
+    sagittal = slice_plane(volume) == "sagittal"
+    (view,) = views(volume.shape, affine=volume.affine) if sagittal else views(volume.shape, spacing=volume.spacing)
+    return view
+
+
+def read_y_view(volume: Volume) -> YView:
+    """An image as the networks and people see it.
+
+    Raises:
+        UserError: as `gray`.
+    """
+    unit = (normalize_intensity(gray(volume)[None], "percentile", percentiles=_PERCENTILES)[0] + 1) / 2
+    view = _view(volume)
+    return YView(np.ascontiguousarray(view.plane(unit)), (view.spacing[1], view.spacing[0]))
+
+
+class YViewReader:
+    """Reads cases through the cache. Picklable.
+
+    Args:
+        size: rows and columns of the networks' input.
+        cache: keeps what was decoded.
+    """
+
+    def __init__(self, size: int, cache: SampleCache | None = None) -> None:
+        self.size = size
+        self.cache = cache or SampleCache(memory_gb=1.0)
+
+    def image(self, case: Case) -> FloatArray:
+        """The original, (H, W), 0 to 1.
+
+        Raises:
+            UserError: it cannot be read, or is not a gray 2D image.
+        """
+        key = ("y_view", case_fingerprint(case, ["image"]))
+        return self.cache.get(key, lambda: {"image": read_y_view(case.volume("image")).image})["image"]
+
+    def mask(self, case: Case) -> Mask:
+        """The muscle as it was drawn, (H, W).
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        key = ("y_mask", case_fingerprint(case, ["image", "label"]))
+        return self.cache.get(key, lambda: {"mask": self._mask(case)})["mask"]
+
+    def _mask(self, case: Case) -> Mask:
+        label = case.volume("label")
+        return np.ascontiguousarray(upright(label.array[0] != 0, label))
+
+    def network_input(self, case: Case) -> tuple[FloatArray, FloatArray]:
+        """Image and mask stretched to the network's input, (1, S, S) each; the mask's borders are soft."""
+        key = ("y_input", self.size, case_fingerprint(case, ["image", "label"]))
+        kept = self.cache.get(key, lambda: self._input(case))
+        return kept["image"], kept["mask"]
+
+    def _input(self, case: Case) -> dict[str, FloatArray]:
+        shape = (self.size, self.size)
+        mask = stretched(self.mask(case)[None].astype(np.float32), shape) >= 0.5
+        return {"image": stretched(self.image(case)[None], shape), "mask": mask.astype(np.float32)}
