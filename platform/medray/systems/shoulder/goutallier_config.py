@@ -98,7 +98,9 @@ class GoutallierConfig:
 
 VARIANTS: Mapping[str, Variant] = {
     "goutallier": Variant(about="the paper's: U-Net, automatic crop, VGG-19"),
-    "manual_roi": Variant(about="crops by the masks that people drew (the paper's earlier work)", config={"roi": "manual"}),
+    "manual_roi": Variant(
+        about="crops by the masks that people drew (the paper's earlier work)", config={"roi": "manual"}
+    ),
     "full_image": Variant(about="the classifier sees the whole image", config={"roi": "full_image"}),
     "resnet50": Variant(about="ResNet-50 in place of VGG-19 (table 4)", config={"backbone": "resnet50"}),
     "inception_v3": Variant(

@@ -16,9 +16,8 @@ from medray.data.orientation import slice_plane
 from medray.data.resized import stretched
 from medray.errors import UserError
 from medray.figures.views import View, views
+from medray.systems.shoulder.goutallier_regions import FloatArray, Mask, Region, crop
 
-FloatArray = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 _PERCENTILES = (0.5, 99.5)
 
 
@@ -36,7 +35,7 @@ class YView:
 
 
 def gray(volume: Volume) -> NDArray[Any]:
-    """The image's one channel, (H, W), in array order; three equal ones, as gray pictures are often saved, count as one.
+    """The image's one channel, (H, W), in array order; three equal ones, as gray pictures may be saved, count as one.
 
     Raises:
         UserError: a volume of several slices, color, or several channels.
@@ -79,6 +78,16 @@ def read_y_view(volume: Volume) -> YView:
     return YView(np.ascontiguousarray(view.plane(unit)), (view.spacing[1], view.spacing[0]))
 
 
+def read_mask(volume: Volume) -> Mask:
+    """A mask as it is looked at, (H, W)."""
+    return np.ascontiguousarray(upright(volume.array[0] != 0, volume))
+
+
+def network_input(image: FloatArray, size: int) -> FloatArray:
+    """An image (H, W) as a network sees it, (1, size, size)."""
+    return stretched(image[None], (size, size))
+
+
 class YViewReader:
     """Reads cases through the cache. Picklable.
 
@@ -107,19 +116,26 @@ class YViewReader:
             UserError: it cannot be read.
         """
         key = ("y_mask", case_fingerprint(case, ["image", "label"]))
-        return self.cache.get(key, lambda: {"mask": self._mask(case)})["mask"]
+        return self.cache.get(key, lambda: {"mask": read_mask(case.volume("label"))})["mask"]
 
-    def _mask(self, case: Case) -> Mask:
-        label = case.volume("label")
-        return np.ascontiguousarray(upright(label.array[0] != 0, label))
+    def network_image(self, case: Case) -> FloatArray:
+        """The image stretched to the network's input, (1, S, S)."""
+        key = ("y_input", self.size, case_fingerprint(case, ["image"]))
+        return self.cache.get(key, lambda: {"image": network_input(self.image(case), self.size)})["image"]
 
-    def network_input(self, case: Case) -> tuple[FloatArray, FloatArray]:
-        """Image and mask stretched to the network's input, (1, S, S) each; the mask's borders are soft."""
-        key = ("y_input", self.size, case_fingerprint(case, ["image", "label"]))
-        kept = self.cache.get(key, lambda: self._input(case))
-        return kept["image"], kept["mask"]
+    def network_mask(self, case: Case) -> FloatArray:
+        """The mask on the same pixels, (1, S, S), 0 and 1."""
+        key = ("y_target", self.size, case_fingerprint(case, ["image", "label"]))
+        return self.cache.get(key, lambda: {"mask": self._target(case)})["mask"]
 
-    def _input(self, case: Case) -> dict[str, FloatArray]:
-        shape = (self.size, self.size)
-        mask = stretched(self.mask(case)[None].astype(np.float32), shape) >= 0.5
-        return {"image": stretched(self.image(case)[None], shape), "mask": mask.astype(np.float32)}
+    def _target(self, case: Case) -> FloatArray:
+        return (network_input(self.mask(case).astype(np.float32), self.size) >= 0.5).astype(np.float32)
+
+    def crop(self, case: Case, region: Region, *, mask_background: bool) -> FloatArray:
+        """What the classifier sees of a region, (1, S, S); see `goutallier_regions.crop`."""
+        inside = region.inside.tobytes() if mask_background else b""
+        key = ("y_crop", self.size, case_fingerprint(case, ["image"]), region.box, inside)
+        kept = self.cache.get(
+            key, lambda: {"image": crop(self.image(case), region, self.size, mask_background=mask_background)}
+        )
+        return kept["image"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from monai.networks.nets.resnet import resnet50
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +31,7 @@ _PUBLISHED = {
     "resnet50": "torchvision's ResNet-50",
     "inception_v3": "torchvision's Inception-v3",
 }
+_BATCH = 16
 _LAST = {"vgg19": "classifier.6", "resnet50": "fc", "inception_v3": "fc"}
 
 
@@ -125,16 +128,26 @@ def _warn_without_weights(backbone: str) -> None:
     )
 
 
-def trained_segmenters(config: GoutallierConfig, files: Iterable[Path]) -> list[nn.Module]:
-    """The folds' U-Nets, in evaluation mode."""
-    return [_loaded(make_segmenter(config), path) for path in files]
+def trained_segmenters(config: GoutallierConfig, files: Iterable[Path]) -> Iterator[UNet]:
+    """The folds' U-Nets, one after the other, in evaluation mode."""
+    return (_loaded(make_segmenter(config), path) for path in files)
 
 
-def trained_graders(config: GoutallierConfig, files: Iterable[Path]) -> list[Grader]:
-    """The folds' classifiers, in evaluation mode."""
-    return [_loaded(Grader(config.backbone, frozen=False), path) for path in files]
+def trained_graders(config: GoutallierConfig, files: Iterable[Path]) -> Iterator[Grader]:
+    """The folds' classifiers, one after the other, in evaluation mode."""
+    return (_loaded(Grader(config.backbone, frozen=False), path) for path in files)
 
 
 def _loaded(network: NetworkT, path: Path) -> NetworkT:
     load_network(network, path, prefix="net.")
     return network.eval()
+
+
+def probabilities(network: nn.Module, inputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Sigmoid of a network's logits for inputs (1, S, S) each: (N, S, S) of a U-Net, (N,) of a grader."""
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(inputs), _BATCH):
+            logits = network(torch.from_numpy(np.stack(inputs[start : start + _BATCH])))
+            found.append(torch.sigmoid(logits)[:, 0].numpy())
+    return np.concatenate(found)
