@@ -12,6 +12,7 @@
 | `mr/a.nii.gz`, `ct/a.nii.gz` | `mr/a`, modality mr |
 | `normal/a.png`, `covid/b.png` | `normal/a`, attribute class |
 | `covid/images/a.png`, `covid/lung masks/a.png` (`medray.data.masked_folders`) | `covid/a`, field lung_mask |
+| `mri/a.png`, `tear/a.png`, `tendon/a.png`: one folder named as a modality | `a`, fields image, tear, tendon |
 | `a.nii.gz`, `a_label.nii.gz` (or `_seg`, `_mask`), also inside `mr/` | `a`; without label files: unlabelled images |
 | `scans/a.stl`, `scans/a.json`, and other folders of surfaces (`medray.data.mesh_folders`) | `a`, fields mesh, label |
 | any of these inside `train/`, `validation/`, `test/` | the same, attribute split |
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field, replace
 
 from medray.data.case import BadCase, Case
 from medray.data.fields import FileRef, Kind, is_label_name, kind_of, ref_to
-from medray.data.masked_folders import find_masked
+from medray.data.masked_folders import find_beside, find_masked, patient_of
 from medray.data.mesh_folders import find_meshes
 from medray.data.places import Place
 from medray.data.readers import MESH_SUFFIXES, TRACE_SUFFIXES, is_image_name, stem_of, suffix_of
@@ -38,8 +39,9 @@ from medray.storage import StorageError
 
 LAYOUTS = (
     "mr_images/ + mr_labels/; mr/ + mr_labels/; mr/images/ + mr/labels/; images/ + labels/ (or masks/, centrelines/); "
-    "one folder per patient with t1.nii.gz, flair.nii.gz, label.nii.gz; folders of DICOM slices; one folder per "
-    "modality or class; name.nii.gz + name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
+    "mri/ + tear/, tendon/ with masks of the same names; one folder per patient with t1.nii.gz, flair.nii.gz, "
+    "label.nii.gz; folders of DICOM slices; one folder per modality or class; name.nii.gz + "
+    "name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
 )
 LABEL_FOLDERS = ("labels", "label", "masks", "mask", "segmentations", "seg", "instances", "vessels")
 TRACE_FOLDERS = ("centrelines", "centerlines", "traces", "swc")
@@ -127,12 +129,6 @@ def by_fields(root: Place, columns: Mapping[str, str], kinds: Mapping[str, Kind]
     return found
 
 
-def patient_of(stem: str) -> str:
-    """The patient a file name speaks of: the ``sub-`` part of a BIDS name, else the whole stem."""
-    match = re.match(r"(sub-[A-Za-z0-9]+)(?:_|$)", stem)
-    return match.group(1) if match else stem
-
-
 def _in_splits(splits: Mapping[Place, str], kinds: Mapping[str, Kind] | None) -> Found:
     found = Found()
     for folder, role in splits.items():
@@ -157,6 +153,7 @@ def _match(root: Place, entries: Sequence[Place], kinds: Mapping[str, Kind] | No
     layouts: tuple[Callable[[], Found], ...] = (
         lambda: Found(*find_masked(folders)),
         lambda: _modality_folders(folders),
+        lambda: Found(*find_beside(folders, MODALITIES, kinds)),
         lambda: _plain_folders(folders),
         lambda: _dicom(root),
     )

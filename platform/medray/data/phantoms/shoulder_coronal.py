@@ -97,7 +97,7 @@ class CoronalField:
         spacing = FIELD_OF_VIEW_MM / self.slice.size
         affine = np.diag([spacing, spacing, 4.0, 1.0])
         array = (label if self.name == "label" else image)[None]
-        return Volume(array.copy(), affine, f"phantom:shoulder_coronal {self.fingerprint()}", {"format": "raster"})
+        return Volume(array.copy(), affine, f"phantom:shoulder_coronal {self.fingerprint()}", {"format": "phantom"})
 
     def fingerprint(self) -> str:
         """Every parameter by name."""

@@ -85,7 +85,7 @@ class ViewField:
         array = {"image": image, "label": muscle, "fat": fat}[self.name][None]
         spacing = FIELD_OF_VIEW_MM / self.view.size
         affine = np.diag([spacing, spacing, 4.0, 1.0])
-        return Volume(array.copy(), affine, f"phantom:shoulder_y {self.fingerprint()}", {"format": "raster"})
+        return Volume(array.copy(), affine, f"phantom:shoulder_y {self.fingerprint()}", {"format": "phantom"})
 
     def fingerprint(self) -> str:
         """Every parameter by name."""
