@@ -93,9 +93,7 @@ def chosen_examples(rows: Sequence[Row], *, most: int = 5) -> list[str]:
     return list(dict.fromkeys(str(row["case"]) for row in order))[:most]
 
 
-def shown_examples(
-    config: GoutallierConfig, trained: Trained, cases: Sequence[Case]
-) -> list[Shown]:
+def shown_examples(config: GoutallierConfig, trained: Trained, cases: Sequence[Case]) -> list[Shown]:
     """The cases with their maps, for the picture."""
     found = []
     for case, view, truth, finding in zip(cases, *look(config, trained, cases), strict=True):

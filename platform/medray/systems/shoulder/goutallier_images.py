@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medray.data.cache import SampleCache
 from medray.data.case import Case, Volume
 from medray.data.fields import case_fingerprint
 from medray.data.intensity import normalize_intensity
-from medray.data.orientation import slice_plane
+from medray.data.orientation import slice_plane, upright_spacing, upright_view
+from medray.data.pictures import gray
 from medray.data.resized import stretched
 from medray.errors import UserError
-from medray.figures.views import View, views
 from medray.systems.shoulder.goutallier_regions import FloatArray, Mask, Region, crop
 
 _PERCENTILES = (0.5, 99.5)
@@ -27,60 +25,42 @@ class YView:
 
     Attributes:
         image: (H, W), 0 to 1 between its own percentiles; rows down, columns to the right.
-        spacing: mm of a pixel along rows and columns; 1 where the file does not say.
+        spacing: size of a pixel, downward and to the right, mm; 1 where the file does not say.
     """
 
     image: FloatArray
     spacing: tuple[float, float]
 
 
-def gray(volume: Volume) -> NDArray[Any]:
-    """The image's one channel, (H, W), in array order; three equal ones, as gray pictures may be saved, count as one.
+def one_slice(volume: Volume) -> Volume:
+    """The image, if it is a single gray slice that could be a Y-view.
 
     Raises:
-        UserError: a volume of several slices, color, or several channels.
+        UserError: a volume of several slices, color, or a DICOM slice that says it is axial or coronal.
     """
-    array = volume.array
     if volume.spatial_dims != 2:
         shape = " x ".join(str(n) for n in volume.shape)
         raise UserError(f"{volume.source} is a volume ({shape}) where one Y-view slice is expected")
-    if len(array) == 3 and (array == array[:1]).all():
-        array = array[:1]
-    if len(array) != 1:
-        kind = "is in color" if len(array) == 3 else f"has {len(array)} channels"
-        raise UserError(f"{volume.source} {kind} where a gray image is expected")
-    return array[0]
-
-
-def upright(array: NDArray[Any], volume: Volume) -> NDArray[Any]:
-    """(H, W) of a volume as it is looked at, without a copy: what is assigned to the result reaches the array.
-
-    Where the file says that the slice is sagittal, anterior is on the left and superior up; else the array's rows run
-    down and its columns to the right, as in a picture.
-    """
-    return _view(volume).plane(array)
-
-
-def _view(volume: Volume) -> View:
-    sagittal = slice_plane(volume) == "sagittal"
-    (view,) = views(volume.shape, affine=volume.affine) if sagittal else views(volume.shape, spacing=volume.spacing)
-    return view
+    plane = slice_plane(volume)
+    if volume.header.get("format") == "dicom" and plane in ("axial", "coronal"):
+        raise UserError(f"{volume.source} is of the {plane} plane where the sagittal Y-view is expected")
+    return gray(volume)
 
 
 def read_y_view(volume: Volume) -> YView:
     """An image as the networks and people see it.
 
     Raises:
-        UserError: as `gray`.
+        UserError: as `one_slice`.
     """
-    unit = (normalize_intensity(gray(volume)[None], "percentile", percentiles=_PERCENTILES)[0] + 1) / 2
-    view = _view(volume)
-    return YView(np.ascontiguousarray(view.plane(unit)), (view.spacing[1], view.spacing[0]))
+    single = one_slice(volume)
+    unit = (normalize_intensity(single.array, "percentile", percentiles=_PERCENTILES) + 1) / 2
+    return YView(np.ascontiguousarray(upright_view(unit, single)[0]), upright_spacing(single))
 
 
 def read_mask(volume: Volume) -> Mask:
     """A mask as it is looked at, (H, W)."""
-    return np.ascontiguousarray(upright(volume.array[0] != 0, volume))
+    return np.ascontiguousarray(upright_view(volume.array[:1] != 0, volume)[0])
 
 
 def network_input(image: FloatArray, size: int) -> FloatArray:

@@ -22,7 +22,6 @@ from medray.systems.shoulder.goutallier_regions import (
     crop,
     muscle_mask,
     region_of,
-
     whole_image,
 )
 
