@@ -127,7 +127,7 @@ def _roc_axes(axes: Axes) -> None:
 
 
 def curves_png(records: Sequence[Sequence[Mapping[str, Any]]], keys: Mapping[str, str]) -> bytes:
-    """Validation curves of the folds: their mean and its 95 % interval, as in figures 5 and 8.
+    """Validation curves of the folds, thin, with their mean and its 95 % interval, as in figures 5 and 8.
 
     Args:
         records: of each fold, as in metrics.jsonl.
@@ -138,13 +138,15 @@ def curves_png(records: Sequence[Sequence[Mapping[str, Any]]], keys: Mapping[str
         axes = figure.add_subplot(1, len(keys), place + 1)
         by_epoch: dict[int, list[float]] = {}
         for fold in records:
-            for record in fold:
-                if record["name"] == "validation" and key in record:
-                    by_epoch.setdefault(int(record["epoch"]), []).append(float(record[key]))
-        epochs = sorted(by_epoch)
+            points = [(int(one["epoch"]), float(one[key])) for one in fold if one["name"] == "validation"]
+            axes.plot(*zip(*points, strict=True), color="#999999", linewidth=0.7)
+            for epoch, value in points:
+                by_epoch.setdefault(epoch, []).append(value)
+        epochs, limits = sorted(by_epoch), axes.get_ylim()
         bounds = np.array([t_interval(by_epoch[epoch]) for epoch in epochs])
         axes.plot(epochs, bounds[:, 0], color=PALETTE[0], linewidth=1.5)
         axes.fill_between(epochs, bounds[:, 1], bounds[:, 2], color=PALETTE[0], alpha=0.2, linewidth=0)
+        axes.set_ylim(limits)  # the interval of two folds is wider than everything
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("epoch", fontsize=8)
         tidy(axes)

@@ -20,7 +20,7 @@ PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         about="300 images of 64 px of the phantom, small networks, 2 folds; half a minute on 2 cores",
         data="phantom:shoulder_y?n=300&size=64&seed=0",
-        config={**SMALL, "folds": 2, "seg_epochs": 6, "epochs": 6, "test_fraction": 0.25},
+        config={**SMALL, "folds": 2, "seg_epochs": 8, "epochs": 6, "test_fraction": 0.25},
     ),
     "demo": Preset(
         about="606 images of 96 px of the phantom, small networks, 5 folds; about ten minutes on 2 cores",

@@ -64,11 +64,11 @@ def joined(*steps: Sequence[Row]) -> list[Row]:
 
 
 def with_intervals(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over folds as ``cv_NAME``, with the bounds of Student's 95 % interval (``_low``, ``_high``)."""
+    """Means over folds as ``cv_NAME``, with the bounds of Student's 95 % interval (``_low``, ``_high``), within 0 and 1."""
     found = {"cv_num_risky_least": min(fold["num_risky"] for fold in folds)}
     for name in (*SEGMENTATION, *CLASSIFICATION):
         values = [fold[name] for fold in folds if name in fold]
         for part, value in zip(("", "_low", "_high"), t_interval(values), strict=True):
             if math.isfinite(value):
-                found[f"cv_{name}{part}"] = value
+                found[f"cv_{name}{part}"] = min(max(value, 0.0), 1.0)
     return found

@@ -1,8 +1,8 @@
 """The Goutallier grader as a system: U-Net, crop, classifier, five-fold cross-validation.
 
-`train` is the paper's cross-validation over the training cases; its scores with intervals are the ``cv_`` metrics of the
-run. What it leaves is the ensemble of the folds' networks, which `evaluate` scores on patients whom no fold has seen,
-and `predict` uses.
+`train` is the paper's cross-validation over the training cases; its scores with intervals are metrics named ``cv_``. What
+it leaves is the ensemble of the folds' networks, which `evaluate` scores on patients whom no fold has seen, and which
+`predict` uses.
 """
 
 from __future__ import annotations
