@@ -64,7 +64,7 @@ def joined(*steps: Sequence[Row]) -> list[Row]:
 
 
 def with_intervals(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over folds as ``cv_NAME``, with the bounds of Student's 95 % interval (``_low``, ``_high``), within 0 and 1."""
+    """Means over folds as ``cv_NAME``, with Student's 95 % interval as ``_low`` and ``_high``, cut off at 0 and 1."""
     found = {"cv_num_risky_least": min(fold["num_risky"] for fold in folds)}
     for name in (*SEGMENTATION, *CLASSIFICATION):
         values = [fold[name] for fold in folds if name in fold]

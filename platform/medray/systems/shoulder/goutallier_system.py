@@ -1,7 +1,7 @@
 """The Goutallier grader as a system: U-Net, crop, classifier, five-fold cross-validation.
 
-`train` is the paper's cross-validation over the training cases; its scores with intervals are metrics named ``cv_``. What
-it leaves is the ensemble of the folds' networks, which `evaluate` scores on patients whom no fold has seen, and which
+`train` is the paper's cross-validation over the training cases; its scores with intervals are metrics ``cv_``. What it
+leaves is the ensemble of the folds' networks, which `evaluate` scores on patients whom no fold has seen, and which
 `predict` uses.
 """
 
