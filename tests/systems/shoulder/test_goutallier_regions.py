@@ -63,7 +63,7 @@ def test_turning_by_a_right_angle_is_rot90_and_flipping_is_flipping():
 def test_a_center_crop_of_half_shows_the_middle():
     image = torch.zeros(1, 8, 8)
     image[:, 2:6, 2:6] = 1.0
-    assert float(Turn(0.0, False, 0.5).apply(image).min()) > 0.7  # borders are between two pixels
+    assert float(Turn(0.0, False, 0.5).apply(image).min()) == pytest.approx(0.75**2)  # corners are a quarter outside
     assert float(Turn(0.0, False, 0.45).apply(image).min()) == pytest.approx(1.0)
 
 
@@ -84,7 +84,7 @@ def muscle_in_fat(share):
     return (image + noise).astype(np.float32), box_mask((20, 20), 5, 15, 5, 15)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.9])
 def test_fat_is_what_is_as_bright_as_the_fat_around(share):
     image, muscle = muscle_in_fat(share)
     assert fat_fraction_percent(fat_mask(image, muscle), muscle) == pytest.approx(100 * share)

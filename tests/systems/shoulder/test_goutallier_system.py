@@ -86,7 +86,7 @@ def test_a_dicom_slice_of_another_plane_is_refused(cases, affine, plane):
 
 def test_folds_without_a_class_are_told_before_anything_runs(cases):
     healthy = tuple(case for case in cases if case.attributes["grade"] in "012")
-    with pytest.raises(UserError, match="no risky"):
+    with pytest.raises(UserError, match="no case that is risky"):
         Goutallier(CONFIG).split(Source("phantom", healthy, ""), 0)
 
 

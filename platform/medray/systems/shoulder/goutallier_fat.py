@@ -14,9 +14,10 @@ NEIGHBORHOOD = 0.25
 def fat_mask(image: FloatArray, muscle: Mask) -> Mask:
     """Fat inside the muscle.
 
-    Otsu's threshold separates the dark and the bright pixels of the muscle's box with a margin. There is fat around
-    the muscle in its fossa, so that the box has both even where the muscle has only one; inside the contour alone Otsu
-    would halve the noise of a healthy muscle. The box is small, so that the coil's bias hardly matters.
+    Otsu's threshold separates the dark and the bright pixels of the muscle's box with a margin; fat is what is nearer to
+    the mean of the bright ones. There is fat around the muscle in its fossa, so that the box has both even where the
+    muscle has none; inside the contour alone Otsu would halve the noise of a healthy muscle. The box is small, so that
+    the coil's bias hardly matters. A box that is fat through and through cannot be told from one that has none.
 
     Args:
         image: (H, W), of a sequence in which fat is brighter than muscle (T1, T2 without fat suppression).
@@ -29,7 +30,8 @@ def fat_mask(image: FloatArray, muscle: Mask) -> Mask:
     box = image[top:bottom, left:right]
     if not muscle.any() or box.min() == box.max():
         return np.zeros_like(muscle)
-    return np.asarray(muscle & (image > threshold_otsu(box)))
+    bright = box > threshold_otsu(box)
+    return np.asarray(muscle & (image > (box[bright].mean() + box[~bright].mean()) / 2))
 
 
 def fat_fraction_percent(fat: Mask, muscle: Mask) -> float:

@@ -63,15 +63,13 @@ def make_folds(config: GoutallierConfig, cases: Sequence[Case], seed: int) -> li
 
 
 def _check_classes(config: GoutallierConfig, fold: Fold) -> None:
-    parts = {"the training cases of": fold.train, "the selection cases of": fold.selection, "": fold.held_out}
-    for name, cases in parts.items():
+    name = f"fold {fold.number + 1} of {config.folds}"
+    parts = {f"{name} holds": fold.held_out, f"the selection of {name} holds": fold.selection,
+             f"the training part of {name} holds": fold.train}  # fmt: skip
+    for text, cases in parts.items():
         found = {is_risky(case, config.grade2) for case in cases}
-        for risky in (False, True):
+        for risky in (True, False):
             if risky not in found:
-                where = f"{name} fold {fold.number + 1} of {config.folds}".strip()
                 raise UserError(
-                    f"{where} hold no {NAMES[risky]} case"
-                    if name
-                    else f"{where} holds no {NAMES[risky]} case"
-                    f"; use fewer folds (--config.folds) or add patients of that class"
+                    f"{text} no case that is {NAMES[risky]}; use fewer folds (--config.folds) or add such patients"
                 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +71,22 @@ def network_input(image: FloatArray, size: int) -> FloatArray:
     return stretched(image[None], (size, size))
 
 
+def shared_cache(cache: SampleCache) -> SampleCache:
+    """The same for all folds that a process trains, since they see the same images.
+
+    Args:
+        cache: of one fold; its bounds and folder decide.
+    """
+    return _shared(*cache.__getstate__().items())
+
+
+@functools.lru_cache(maxsize=1)
+def _shared(*state: tuple[str, Any]) -> SampleCache:
+    cache = SampleCache()
+    cache.__setstate__(dict(state))
+    return cache
+
+
 class YViewReader:
     """Reads cases through the cache. Picklable.
 
@@ -79,6 +98,16 @@ class YViewReader:
     def __init__(self, size: int, cache: SampleCache | None = None) -> None:
         self.size = size
         self.cache = cache or SampleCache(memory_gb=1.0)
+
+    def read_ahead(self, cases: Iterable[Case]) -> None:
+        """Decode everything now, for processes forked from this one later: else each decodes for itself.
+
+        Raises:
+            UserError: as `image` and `mask`.
+        """
+        for case in cases:
+            self.network_image(case)
+            self.network_mask(case)
 
     def image(self, case: Case) -> FloatArray:
         """The original, (H, W), 0 to 1.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medray.data.cache import SampleCache
 from medray.data.case import Case
 from medray.learner import Learner
 from medray.metrics.segmentation import confusion
@@ -17,7 +16,7 @@ from medray.system import FitResult, Row, Workbench
 from medray.systems.shoulder.goutallier_config import GoutallierConfig
 from medray.systems.shoulder.goutallier_folds import Fold
 from medray.systems.shoulder.goutallier_grader import Graded, GraderLearner
-from medray.systems.shoulder.goutallier_images import YViewReader
+from medray.systems.shoulder.goutallier_images import YViewReader, shared_cache
 from medray.systems.shoulder.goutallier_labels import grade_of, is_risky
 from medray.systems.shoulder.goutallier_networks import probabilities, trained_graders, trained_segmenters
 from medray.systems.shoulder.goutallier_regions import Region, muscle_mask, region_of, whole_image
@@ -52,9 +51,10 @@ def segment_folds(work: Workbench, config: GoutallierConfig, folds: Sequence[Fol
 
 
 def _segment(config: GoutallierConfig, work: Workbench, fold: Fold) -> Step:
-    make = functools.partial(SegmenterLearner, config, fold.train, fold.selection, work.cache)
+    reader = YViewReader(config.image_size, shared_cache(work.cache))
+    reader.read_ahead(fold.cases)
+    make = functools.partial(SegmenterLearner, config, fold.train, fold.selection, reader.cache)
     fit, records = _fit(work, make, "segmentation")
-    reader = YViewReader(config.image_size, work.cache)
     (network,) = trained_segmenters(config, [_weights(fit)])
     found = probabilities(network, [reader.network_image(case) for case in fold.cases])
     held_out = {case.id for case in fold.held_out}
@@ -115,11 +115,12 @@ def _training_regions(
 
 def _classify(config: GoutallierConfig, work: Workbench, item: tuple[Fold, Regions | None]) -> Step:
     fold, regions = item
+    reader = YViewReader(config.image_size, shared_cache(work.cache))
+    reader.read_ahead(fold.cases)
     train, selection, held_out = (
-        graded(config, cases, regions, work.cache) for cases in (fold.train, fold.selection, fold.held_out)
+        graded(config, cases, regions, reader) for cases in (fold.train, fold.selection, fold.held_out)
     )
-    fit, records = _fit(work, functools.partial(GraderLearner, config, train, selection, work.cache), "grading")
-    reader = YViewReader(config.image_size, work.cache)
+    fit, records = _fit(work, functools.partial(GraderLearner, config, train, selection, reader.cache), "grading")
     (network,) = trained_graders(config, [_weights(fit)])
     background = config.mask_background
     crops = [reader.crop(one.case, one.region, mask_background=background) for one in held_out]
@@ -132,10 +133,10 @@ def _classify(config: GoutallierConfig, work: Workbench, item: tuple[Fold, Regio
 
 
 def graded(
-    config: GoutallierConfig, cases: Sequence[Case], regions: Regions | None, cache: SampleCache
+    config: GoutallierConfig, cases: Sequence[Case], regions: Regions | None, reader: YViewReader
 ) -> list[Graded]:
     """The cases that the classifier is about, with what it looks at."""
-    reader, found = YViewReader(config.image_size, cache), []
+    found = []
     for case in cases:
         risky = is_risky(case, config.grade2)
         if risky is None:
