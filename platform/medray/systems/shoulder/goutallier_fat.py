@@ -14,8 +14,8 @@ NEIGHBORHOOD = 0.25
 def fat_mask(image: FloatArray, muscle: Mask) -> Mask:
     """Fat inside the muscle.
 
-    Otsu's threshold separates the dark and the bright pixels of the muscle's box with a margin; fat is what is nearer to
-    the mean of the bright ones. There is fat around the muscle in its fossa, so that the box has both even where the
+    Otsu's threshold separates the dark and the bright pixels of the muscle's box with a margin; fat is what is nearer
+    to the mean of the bright ones. There is fat around the muscle in its fossa, so that the box has both even where the
     muscle has none; inside the contour alone Otsu would halve the noise of a healthy muscle. The box is small, so that
     the coil's bias hardly matters. A box that is fat through and through cannot be told from one that has none.
 

@@ -145,9 +145,10 @@ def _loaded(network: NetworkT, path: Path) -> NetworkT:
 
 def probabilities(network: nn.Module, inputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Sigmoid of a network's logits for inputs (1, S, S) each: (N, S, S) of a U-Net, (N,) of a grader."""
-    found = []
+    device, found = torch.device("cuda" if torch.cuda.is_available() else "cpu"), []
+    network.to(device)
     with torch.no_grad():
         for start in range(0, len(inputs), _BATCH):
-            logits = network(torch.from_numpy(np.stack(inputs[start : start + _BATCH])))
-            found.append(torch.sigmoid(logits)[:, 0].numpy())
+            logits = network(torch.from_numpy(np.stack(inputs[start : start + _BATCH])).to(device))
+            found.append(torch.sigmoid(logits)[:, 0].cpu().numpy())
     return np.concatenate(found)
