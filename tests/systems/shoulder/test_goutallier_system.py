@@ -99,6 +99,13 @@ def test_training_scores_every_held_out_case_once(trained):
     assert {figure.name for figure in made.figures} == {"folds", "curves_segmentation", "curves_grading"}
 
 
+def test_without_test_cases_the_folds_are_all_there_is(trained):
+    system, made, _, work = trained
+    source = Source("phantom", shoulder_y.cases(20, 48, even=True), "")
+    assert not Goutallier(replace(CONFIG, test_fraction=0.0)).split(source, 0).test
+    assert system.evaluate(work, made, []).rows == []
+
+
 def test_evaluation_has_measures_with_units_and_leaves_grade_two_out_of_the_question(trained):
     system, made, splits, work = trained
     found = system.evaluate(work, made, splits.test)

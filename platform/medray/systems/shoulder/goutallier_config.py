@@ -84,6 +84,8 @@ class GoutallierConfig:
             )
         if self.crops == "out_of_fold" and (self.roi != "auto" or self.folds == 1):
             raise ValueError("out_of_fold crops are those of several folds' segmentations; use roi auto and folds 2 up")
+        if self.mask_background and self.roi == "full_image":
+            raise ValueError("mask_background leaves nothing of a full image but the muscle; use roi auto or manual")
         if self.weights and self.backbone == "small":
             raise ValueError("there are no published weights of the small network; leave weights out")
         if self.weights:

@@ -33,7 +33,7 @@ class Finding:
     """What is found in an image.
 
     Attributes:
-        muscle: (H, W); of a model without a U-Net the mask that a person drew, or nothing.
+        muscle: (H, W); of a model on manual crops what a person drew, of one on full images nothing.
         region: what the classifiers saw.
         fold_probabilities: that it is risky, by each fold's classifier.
     """
@@ -63,12 +63,13 @@ def find(
         config: the method's settings.
         files: `Trained.files`.
         images: (H, W) each, 0 to 1.
-        drawn: masks by a person, (H, W) each, for a model that is not automatic; else not looked at.
+        drawn: masks by a person, (H, W) each, for a model on manual crops; else not looked at.
     """
-    muscles = _muscles(config, files, images) if config.segments else list(drawn)
     if config.roi == "full_image":
+        muscles = [np.zeros(image.shape, dtype=bool) for image in images]
         regions = [whole_image(mask) for mask in muscles]
     else:
+        muscles = _muscles(config, files, images) if config.segments else list(drawn)
         regions = [region_of(mask, config.margin) for mask in muscles]
     crops = _crops(config, images, regions)
     each = np.stack([probabilities(network, crops) for network in trained_graders(config, model_files(files, GRADER))])

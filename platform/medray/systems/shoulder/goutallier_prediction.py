@@ -64,7 +64,7 @@ def predict_file(config: GoutallierConfig, trained: Trained, request: PredictReq
     (finding,) = find(config, trained.files, [view.image], [drawn])
     seconds = time.perf_counter() - started
     in_mm = knows_mm(given.volume)
-    measured = {} if config.roi == "full_image" else measures(view, finding.muscle, in_mm=in_mm)
+    measured = measures(view, finding.muscle, in_mm=in_mm)
     files = {"mask": write_volume(_on_grid(given, finding.muscle), request.out)}
     told = _told(request.inputs[0], finding, measured)
     files["measurements"] = write_json(beside(request.out, "_measurements.json"), told)

@@ -97,14 +97,18 @@ class Goutallier(System[GoutallierConfig]):
         fits |= {f"{GRADER}_{number}": step.fit for number, step in enumerate(graded)}
         files = {name: fit.weights for name, fit in fits.items() if fit.weights is not None}
         about = {"folds": [{"held_out": [case.id for case in fold.held_out]} for fold in folds]}
-        figures = [Figure("folds", "ROC curves on the held-out cases of the folds", pictures.folds_png(rows))]
+        counts = ", ".join(f"{fold['num_risky']:.0f} of {fold['num_cases']:.0f}" for fold in scores)
+        caption = f"ROC curves on the held-out cases of the folds, of which are risky: {counts}"
+        figures = [Figure("folds", caption, pictures.folds_png(rows))]
         figures += _curve_figures(segmented, graded)
         return Trained(
             weights=None, about=about, metrics=with_intervals(scores), fits=fits, files=files, figures=figures
         )
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
-        """Scores of the folds' networks together, on patients whom none has seen."""
+        """Scores of the folds' networks together, on patients whom none has seen; nothing where all are in folds."""
+        if not cases:
+            return Evaluation([], {})
         size = evaluation.CASES_PER_TASK
         parts = [cases[start : start + size] for start in range(0, len(cases), size)]
         found = work.map(functools.partial(evaluation.score_cases, self.config, trained), parts, name="evaluate")
