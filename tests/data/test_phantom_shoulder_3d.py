@@ -82,7 +82,8 @@ def test_a_tear_lies_on_the_head_and_is_bright(scans: Scans) -> None:
 
 def test_a_slice_of_4_mm_is_coronal_and_sides_are_mirrored(scans: Scans) -> None:
     for case, image, _ in scans[:20]:
-        assert (image.array.dtype, image.array.shape) == (np.uint16, (1, 48, 48, 32))
+        assert image.array.dtype == np.uint16
+        assert image.array.shape == (1, 48, 48, 32)
         assert image.spacing == pytest.approx((160 / 48, 160 / 48, SLICE_MM))
         assert slice_plane(image) == "coronal"
         axes = image.affine[:3, :3]

@@ -123,7 +123,8 @@ def test_a_slice_does_not_depend_on_how_many_there_are(cases: tuple[Case, ...]) 
 
 def test_files_of_16_bits_on_a_grid_of_mm(cases: tuple[Case, ...]) -> None:
     image = cases[0].volume("image")
-    assert (image.array.dtype, image.array.shape) == (np.uint16, (1, SIZE, SIZE))
+    assert image.array.dtype == np.uint16
+    assert image.array.shape == (1, SIZE, SIZE)
     assert image.spacing == pytest.approx((FIELD_OF_VIEW_MM / SIZE,) * 2)
     assert check_cases(cases[:10], required=("image", "label"), spatial_dims=2, empty_labels=True)[1] == ()
 

@@ -20,14 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medray.data.case import Case, FieldRef, Volume
-from medray.data.phantoms.shoulder_anatomy import (
-    Cut,
-    Shoulder,
-    Tear,
-    draw_shoulder,
-    drawn_shoulder,
-    tear_membership,
-)
+from medray.data.phantoms.shoulder_anatomy import Cut, Shoulder, Tear, drawn_shoulder, tear_membership
+from medray.data.phantoms.shoulder_drawing import draw_shoulder
 from medray.data.phantoms.shoulder_scanner import (
     FAT_BRIGHT,
     FAT_SUPPRESSED,
