@@ -37,11 +37,12 @@ class Spot(NamedTuple):
 
 
 class Band(NamedTuple):
-    """Coordinates of the supraspinatus at every pixel, mm."""
+    """Coordinates of the supraspinatus at every pixel, its thickness there and the signed distance from the tendon."""
 
     along: FloatArray
     above: FloatArray
     thickness: FloatArray
+    tendon: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +118,10 @@ class Shoulder:
         along = np.where(straight, around + radius * np.sin(off), (self.insertion - angle) * surface)
         above = np.where(straight, radius * np.cos(np.minimum(off, np.pi / 2)), radius) - surface
         above = np.where(off > np.pi / 2, np.float32(-1e3), above)  # below the head there is no band
-        return Band(along, above, np.interp(along, *_THICKNESS).astype(np.float32) * np.float32(self.thickness))
-
-    def tendon_distance(self, band: Band, cut: Cut) -> FloatArray:
-        """Signed distance from the tendon, mm."""
-        inside = np.maximum(-band.along, band.along - self.tendon)
-        inside = np.maximum(inside, np.maximum(-band.above, band.above - band.thickness))
-        return np.asarray(np.maximum(inside, np.abs(cut.anterior) - self.width), dtype=np.float32)
+        thickness = np.interp(along, *_THICKNESS).astype(np.float32) * np.float32(self.thickness)
+        ends = np.maximum(np.maximum(-along, along - self.tendon), np.abs(cut.anterior) - self.width)
+        tendon = np.maximum(ends, np.maximum(-above, above - thickness))
+        return Band(along, above, thickness, tendon.astype(np.float32))
 
 
 def drawn_shoulder(random: np.random.Generator, *, width: tuple[float, float]) -> Shoulder:
@@ -184,7 +182,7 @@ def _drawn_spots(random: np.random.Generator, head: float) -> tuple[Spot, ...]:
     return tuple(spots)
 
 
-def tear_membership(tear: Tear, band: Band, cut: Cut, shoulder: Shoulder) -> FloatArray:
+def tear_membership(tear: Tear, band: Band, cut: Cut) -> FloatArray:
     """Membership of the gap, 0 to 1, never outside the tendon: an ellipse seen from above, ragged at its medial end."""
     across = np.clip((cut.anterior - np.float32(tear.middle_mm)) / np.float32(tear.length_mm / 2), -1, 1)
     half = np.float32(tear.gap_mm / 2) * np.sqrt(1 - across**2)
@@ -194,4 +192,4 @@ def tear_membership(tear: Tear, band: Band, cut: Cut, shoulder: Shoulder) -> Flo
     floor = 0.0 if tear.articular else band.thickness - deep
     distance = np.maximum(distance, np.maximum(floor - band.above, band.above - floor - deep))
     distance = np.maximum(distance, np.abs(cut.anterior - np.float32(tear.middle_mm)) - np.float32(tear.length_mm / 2))
-    return soft(np.maximum(distance, shoulder.tendon_distance(band, cut)), cut.pixel_mm)
+    return soft(np.maximum(distance, band.tendon), cut.pixel_mm)

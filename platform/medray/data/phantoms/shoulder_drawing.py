@@ -121,7 +121,7 @@ def _supraspinatus(
         np.abs(middle) * 1.6 - 0.1, 0, 1
     )
     fibrous = fibrous * np.clip((shoulder.tendon + 10 - band.along) / 25, 0, 1)
-    inside = soft(shoulder.tendon_distance(band, cut), cut.pixel_mm)
+    inside = soft(band.tendon, cut.pixel_mm)
     paint(image, inside * fibrous.astype(np.float32), values["tendon"])
 
 
@@ -137,7 +137,6 @@ def _fluid(image: FloatArray, shoulder: Shoulder, cut: Cut, band: Band, values: 
         joint = ellipsoid(cut, (0.0, 0.0, 0.0), (head + 2.6, head + 2.6, shoulder.depth + 2.6))
         crescent = np.maximum(np.abs(joint) - np.float32(shoulder.effusion / 2), cut.lateral + np.float32(0.55 * head))
         paint(image, soft(np.maximum(crescent, cut.up - np.float32(0.55 * head)), cut.pixel_mm), values["fluid"])
+    apart = soft(np.float32(1.0) - band.tendon, cut.pixel_mm)
     for spot in shoulder.spots:
-        off = soft(ellipsoid(cut, spot.center, spot.radii), cut.pixel_mm)
-        apart = soft(-shoulder.tendon_distance(band, cut) + np.float32(1.0), cut.pixel_mm)
-        paint(image, off * apart, values["fluid"])
+        paint(image, apart * soft(ellipsoid(cut, spot.center, spot.radii), cut.pixel_mm), values["fluid"])

@@ -1,4 +1,4 @@
-"""Y-view slices of the shoulder with fat in the supraspinatus, for the Goutallier grader of rct-02 (MEDS Clinic).
+"""Y-view slices of the shoulder with fat in the supraspinatus, for the two-step Goutallier grader (MEDS Clinic, 2020).
 
 Stands in for 606 private T2-weighted sagittal-oblique slices: the scapula is cut into a Y, and above it the oval
 supraspinatus fills its fossa. The grade decides only how much of the muscle is streaks of fat; the fat under the skin,
@@ -21,6 +21,7 @@ from medray.data.phantoms.shoulder_anatomy import Cut
 from medray.data.phantoms.shoulder_scanner import (
     FAT_BRIGHT,
     bias_field,
+    drawn_class,
     drawn_contrast,
     rician,
     soft,
@@ -40,7 +41,6 @@ _MEN = 333 / 606
 _AGE = (55.1, 13.2)
 _FULL = 255.0
 _MIN_SIZE = 48
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +114,10 @@ def cases(
         raise ValueError(f"size must be at least {_MIN_SIZE} pixels for streaks to show, got {size}")
     if noise < 0 or not 0 <= bias < 1:
         raise ValueError(f"noise is not negative and bias lies in [0, 1), got {noise} and {bias}")
-    start = float(np.random.default_rng([seed, *b"grades"]).random())
-    ends = np.cumsum([1] * len(MIX) if even else MIX)
+    weights = [1] * len(MIX) if even else MIX
     made = []
     for index in range(n):
-        at = (start + index * _GOLDEN) % 1.0 * ends[-1]
-        grade = int(np.searchsorted(ends, at, side="right"))
+        grade = drawn_class(seed, "grades", index, weights)
         made.append(_case(View(seed=seed, index=index, grade=grade, size=size, noise=noise, bias=bias)))
     return tuple(made)
 
