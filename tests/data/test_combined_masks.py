@@ -48,6 +48,12 @@ def test_folders_of_masks_beside_the_images_are_fields(folder: Path) -> None:
     assert [(bad.case, bad.reason) for bad in source.bad] == [("0999", f"tear {lost} has no image of the same name")]
 
 
+def test_a_folder_called_masks_is_the_label(folder: Path) -> None:
+    (folder / "tendon").rename(folder / "masks")
+    (case, _) = open_source(str(folder)).cases
+    assert set(case.fields) == {"image", "tear", "label"}
+
+
 def test_two_modalities_or_other_names_are_no_masks(folder: Path) -> None:
     for name in ("0031", "0252"):
         _save(folder / "t1" / f"{name}.png", np.full((2, 3), 7, np.uint8))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
@@ -14,6 +15,7 @@ from medray.data.case import Case
 from medray.data.check import check_cases
 from medray.data.phantoms import shoulder_coronal
 from medray.data.phantoms.shoulder_coronal import FIELD_OF_VIEW_MM, CoronalField
+from medray.data.phantoms.shoulder_scanner import mask_of
 from medray.data.sources import open_source
 from medray.errors import UserError
 
@@ -59,7 +61,7 @@ def test_a_tear_lies_where_the_whole_tendon_was_and_is_brighter(cases: tuple[Cas
     for case in torn[:60]:
         whole = CoronalField(replace(_slice(case), torn=False), "label").load().array[0]
         label, image = _label(case), case.volume("image").array[0]
-        np.testing.assert_array_equal(label > 0, whole > 0)  # the label of a tear replaces that of the tendon
+        assert_array_equal(label > 0, whole > 0)  # the label of a tear replaces that of the tendon
         without = CoronalField(replace(_slice(case), torn=False), "image").load().array[0]
         tear = label == 2
         assert image[tear].mean() > without[tear].mean() + 300
@@ -116,9 +118,15 @@ def test_a_slice_does_not_depend_on_how_many_there_are(cases: tuple[Case, ...]) 
     for one, other in zip(few, cases, strict=False):
         assert one.attributes == other.attributes
         assert one.fields["label"].fingerprint() == other.fields["label"].fingerprint()
-        np.testing.assert_array_equal(one.volume("image").array, other.volume("image").array)
+        assert_array_equal(one.volume("image").array, other.volume("image").array)
     (other, *_) = shoulder_coronal.cases(patients=1, size=SIZE, seed=1)
     assert (other.volume("image").array != few[0].volume("image").array).any()
+
+
+def test_a_mask_is_never_all_or_lost() -> None:
+    assert_array_equal(mask_of(np.array([0.1, 0.5, 0.9], np.float32)), [False, True, True])
+    assert_array_equal(mask_of(np.array([0.1, 0.3, 0.0], np.float32)), [False, True, False])
+    assert not mask_of(np.zeros(3, np.float32)).any()
 
 
 def test_files_of_16_bits_on_a_grid_of_mm(cases: tuple[Case, ...]) -> None:

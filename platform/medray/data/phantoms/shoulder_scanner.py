@@ -66,7 +66,7 @@ def soft(distance: NDArray[Any], pixel_mm: float) -> FloatArray:
 
 def mask_of(where: FloatArray) -> NDArray[np.bool_]:
     """Pixels that a shape fills at least by half; where it fills none so far, the fullest: no lesion gets lost."""
-    return np.asarray(where >= min(0.5, float(where.max())))
+    return np.asarray((where > 0) & (where >= min(0.5, float(where.max()))))
 
 
 def paint(image: FloatArray, where: NDArray[Any], value: float | NDArray[Any]) -> None:
