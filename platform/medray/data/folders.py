@@ -161,7 +161,7 @@ def _match(root: Place, entries: Sequence[Place], kinds: Mapping[str, Kind] | No
     layouts: tuple[Callable[[], Found], ...] = (
         lambda: Found(*find_masked(folders)),
         lambda: _modality_folders(folders),
-        lambda: Found(*find_beside(folders, MODALITIES, kinds)),
+        lambda: Found(*find_beside(folders, MODALITIES, LABEL_FOLDERS, kinds)),
         lambda: _plain_folders(folders),
         lambda: _dicom(root),
     )
