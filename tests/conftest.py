@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from chromium import BROWSER, Chromium
 from object_store import Network, Store, object_store
 
 _BUCKETS = count(1)
@@ -38,6 +39,16 @@ def network(store: Store) -> Iterator[Network]:
     """A network between this test and the store that can misbehave."""
     with store.bad_network() as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless Chromium; the test is skipped where there is none."""
+    if BROWSER is None:
+        pytest.skip("no Chromium or Chrome in PATH")
+    browser = Chromium(tmp_path_factory.mktemp("chromium") / "profile")
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
