@@ -73,7 +73,8 @@ def attention_rows(
     names = list(rows[0].heats) if rows else []
     if not rows or any(list(row.heats) != names for row in rows):
         raise ValueError(f"rows need maps of the same names, got {[list(row.heats) for row in rows]}")
-    outlined = any(mask is not None for row in rows for mask in (row.truth, row.found))
+    truth, found = (any(getattr(row, name) is not None for row in rows) for name in ("truth", "found"))
+    outlined = truth or found
     planes = [views(np.shape(row.image), affine=affine, spacing=spacing)[0] for row in rows]
     heights = [_PANEL_INCHES * min(max(view.ratio, 0.3), 3.0) for view in planes]
     columns = 1 + len(names) + outlined
@@ -86,14 +87,7 @@ def attention_rows(
         line[0].set_ylabel(row.title, fontsize=8)
     for axes, name in zip(cells[0], ("image", *names, "outlines"), strict=False):
         axes.set_title(name, fontsize=9)
-    if names:
-        heat_bar(figure, shown, cells)
-    if outlined:
-        _legend(
-            figure, truth=any(row.truth is not None for row in rows), found=any(row.found is not None for row in rows)
-        )
-    if title:
-        figure.suptitle(title, fontsize=10)
+    _explain(figure, cells, shown, truth=truth, found=found, title=title)
     return figure
 
 
@@ -141,11 +135,7 @@ def three_planes(
         scale_bar(axes, view, view.plane(gray).shape[1])
         mark_directions(axes, view)
         axes.set_title(view.name, fontsize=9)
-    heat_bar(figure, shown, cells)
-    if mask is not None:
-        _legend(figure, truth=True, found=False)
-    if title:
-        figure.suptitle(title, fontsize=10)
+    _explain(figure, cells, shown, truth=mask is not None, found=False, title=title)
     return figure
 
 
@@ -215,9 +205,15 @@ def _cross(axes: Axes, view: View, shape: Sequence[int], place: Sequence[int]) -
     axes.vlines([column] * 2, [-0.5, row + gap], [row - gap, shape[view.down] - 0.5], **style)
 
 
-def _legend(figure: Figure, *, truth: bool, found: bool) -> None:
+def _explain(figure: Figure, cells: Any, heat: Any, *, truth: bool, found: bool, title: str) -> None:
+    """The scale of the heat, what the outlines are, and the title."""
     from matplotlib.lines import Line2D
 
-    lines = [("true", TRUTH, "--")] * truth + [("found", FOUND, "-")] * found
-    handles = [Line2D([], [], color=color, linestyle=style, label=name) for name, color, style in lines]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    if heat is not None:
+        heat_bar(figure, heat, cells)
+    handles = [Line2D([], [], color=TRUTH, linestyle="--", label="true")] * truth
+    handles += [Line2D([], [], color=FOUND, linestyle="-", label="found")] * found
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=10)
