@@ -52,6 +52,19 @@ def test_a_row_is_the_image_its_maps_and_the_outlines() -> None:
     assert to_png(figure).startswith(b"\x89PNG")
 
 
+def test_a_map_of_fine_structure_is_drawn_alone_and_brightly() -> None:
+    sparse = np.zeros((10, 12))
+    sparse[2, 2:6] = 0.02, 0.03, 0.04, 1.0
+    figure = attention_rows([row(heats={"guided": sparse, "CAM": sparse}, truth=None)], alone=["guided"])
+    (shown,) = figure.axes[1].images
+    np.testing.assert_array_equal(shown.get_array(), sparse)
+    assert shown.get_clim() == (0, np.percentile(sparse, 99.5))
+    assert len(figure.axes[2].images) == 2
+    empty = attention_rows([row(heats={"guided": 0 * sparse}, truth=None)], alone=["guided"])
+    assert empty.axes[1].images[0].get_clim() == (0, 1)
+    assert len(empty.axes) == 2  # no scale of heat where none lies over an image
+
+
 def test_without_masks_there_is_no_panel_of_outlines() -> None:
     figure = attention_rows([row(truth=None)])
     assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "Grad-CAM", "guided"]
