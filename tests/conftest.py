@@ -21,6 +21,15 @@ if "RAY_AUTH_MODE" not in os.environ:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (``-n 2 --dist loadgroup``), a file stays on one worker; contract tests stay with their system's
+    others instead, whatever file they are in, since they look at one smoke run."""
+    for item in items:
+        system = getattr(item, "callspec", None) and item.callspec.params.get("slug")  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(system or item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def store() -> Iterator[Store]:
     """An emulated object store in a process of its own; from its first use on, AWS_* point at it."""
