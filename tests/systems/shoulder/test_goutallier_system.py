@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from medray.data.case import Source, Volume
@@ -225,3 +226,20 @@ def test_a_summary_without_risky_cases_leaves_out_what_is_undefined():
     found = summarize([{"case": "a", "risky": 0, "probability_risky": 0.2, "dice": 0.8, "whole_image": 1.0}])
     assert found == {"num_cases": 1, "num_risky": 0, "accuracy": 1.0, "specificity": 1.0, "dice": 0.8,
                      "num_whole_image": 1.0}  # fmt: skip
+
+
+def test_a_dicom_slice_is_graded_as_its_picture(trained, cases, tmp_path):
+    system, made, _, _ = trained
+    pixels = cases[0].volume("image").array[0]
+    scan = sitk.GetImageFromArray(pixels[None].astype(np.uint16))
+    scan.SetSpacing((2.0, 3.0, 4.0))
+    scan.SetDirection((0, 0, -1, 1, 0, 0, 0, -1, 0))  # columns to the back, rows down
+    scan.SetMetaData("0008|0016", "1.2.840.10008.5.1.4.1.1.4")  # an MR image: other kinds have no orientation
+    scan.SetMetaData("0008|0060", "MR")
+    sitk.WriteImage(scan, str(tmp_path / "a.dcm"))
+    first, second = (
+        system.predict(made, PredictRequest(inputs=[path], out=tmp_path / f"{path.suffix[1:]}.nii.gz"))
+        for path in (saved(cases[0], tmp_path / "a.png"), tmp_path / "a.dcm")
+    )
+    assert first.metrics["probability_risky"] == pytest.approx(second.metrics["probability_risky"], abs=1e-5)
+    assert second.metrics["muscle_area_mm2"] == pytest.approx(6 * first.metrics["muscle_area_px"])

@@ -67,7 +67,7 @@ def attention_png(examples: Sequence[Shown], *, in_mm: bool, title: str = "") ->
         row = AttentionRow(one.view.image[cut], heats, truth, one.finding.muscle[cut], f"{told}\n{text}")
         rows.append(row)
     spacing = examples[0].view.spacing if in_mm else None
-    return to_png(attention_rows(rows, spacing=spacing, title=title))
+    return to_png(attention_rows(rows, alone=["guided Grad-CAM"], spacing=spacing, title=title))
 
 
 def folds_png(rows: Sequence[Row]) -> bytes:
