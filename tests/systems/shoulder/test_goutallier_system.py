@@ -20,7 +20,7 @@ from medray.systems.shoulder.goutallier_config import VARIANTS, GoutallierConfig
 from medray.systems.shoulder.goutallier_evaluation import chosen_examples, summarize
 from medray.systems.shoulder.goutallier_folds import make_folds
 from medray.systems.shoulder.goutallier_system import Goutallier
-from medray.systems.shoulder.goutallier_training import Step, _training_regions
+from medray.systems.shoulder.goutallier_training import FoldResult, _training_regions
 
 CONFIG = GoutallierConfig(
     backbone="small", image_size=48, channels=(4, 8), seg_epochs=1, epochs=1, seg_lr=1e-2, folds=2, test_fraction=0.2
@@ -119,7 +119,7 @@ def test_evaluation_has_measures_with_units_and_leaves_grade_two_out_of_the_ques
 
 def test_masks_out_of_fold_come_from_the_network_that_had_not_seen_the_case(cases):
     folds = make_folds(replace(CONFIG, folds=3), cases, 0)
-    steps = [Step(None, [], [], {case.id: fold.number for case in fold.cases}) for fold in folds]
+    steps = [FoldResult(None, [], [], {case.id: fold.number for case in fold.cases}) for fold in folds]
     owner = {case.id: fold.number for fold in folds for case in fold.held_out}
     inside = _training_regions(replace(CONFIG, folds=3), folds[0], folds, steps)
     outside = _training_regions(replace(CONFIG, folds=3, crops="out_of_fold"), folds[0], folds, steps)

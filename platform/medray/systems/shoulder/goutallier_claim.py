@@ -24,7 +24,7 @@ from medray.systems.shoulder.goutallier_config import VARIANTS, GoutallierConfig
 from medray.systems.shoulder.goutallier_folds import Fold, make_folds
 from medray.systems.shoulder.goutallier_presets import PRESETS, SMALL
 from medray.systems.shoulder.goutallier_scores import fold_scores, joined
-from medray.systems.shoulder.goutallier_training import Step, classify_folds, segment_folds
+from medray.systems.shoulder.goutallier_training import FoldResult, classify_folds, segment_folds
 
 LEAST_DICE = 0.90
 MOST_AUROC_COST = 0.02
@@ -82,7 +82,7 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
 
 
 def _graded(
-    work: Workbench, config: GoutallierConfig, folds: Sequence[Fold], segmented: Sequence[Step], arm: str
+    work: Workbench, config: GoutallierConfig, folds: Sequence[Fold], segmented: Sequence[FoldResult], arm: str
 ) -> list[Row]:
     made = replace(config, **VARIANTS[arm].config)
     steps = classify_folds(work, made, folds, segmented, name=arm)

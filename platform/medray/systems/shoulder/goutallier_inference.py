@@ -83,7 +83,7 @@ def _muscles(config: GoutallierConfig, files: Mapping[str, Path], images: Sequen
     inputs = [network_input(image, config.image_size) for image in images]
     networks = trained_segmenters(config, model_files(files, SEGMENTER))
     mean = np.mean([probabilities(network, inputs) for network in networks], axis=0)
-    return [muscle_mask(one, (image.shape[0], image.shape[1])) for one, image in zip(mean, images, strict=True)]
+    return [muscle_mask(one, image.shape) for one, image in zip(mean, images, strict=True)]
 
 
 def _crops(config: GoutallierConfig, images: Sequence[FloatArray], regions: Sequence[Region]) -> list[FloatArray]:

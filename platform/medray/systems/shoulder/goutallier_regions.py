@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class Region:
     is_fallback: bool = False
 
 
-def muscle_mask(probability: FloatArray, shape: tuple[int, int]) -> Mask:
+def muscle_mask(probability: FloatArray, shape: Sequence[int]) -> Mask:
     """The muscle on the image's own pixels: the largest piece of what is likelier muscle than not.
 
     Args:
@@ -54,7 +55,7 @@ def region_of(mask: Mask, margin: float = 0.0) -> Region:
         margin: added to each side, as a share of the box's length along that axis.
     """
     if not mask.any():
-        return not_found(mask)
+        return Region(whole_image(mask).box, np.ones_like(mask), is_fallback=True)
     box: list[int] = []
     for axis in (0, 1):
         hit = np.flatnonzero(mask.any(axis=1 - axis))
@@ -67,11 +68,6 @@ def region_of(mask: Mask, margin: float = 0.0) -> Region:
 def whole_image(mask: Mask) -> Region:
     """All of the image, with the muscle in it."""
     return Region((0, mask.shape[0], 0, mask.shape[1]), mask)
-
-
-def not_found(mask: Mask) -> Region:
-    """The whole image in place of a muscle that was not found."""
-    return Region((0, mask.shape[0], 0, mask.shape[1]), np.ones_like(mask), is_fallback=True)
 
 
 def crop(image: FloatArray, region: Region, size: int, *, mask_background: bool = False) -> FloatArray:

@@ -38,7 +38,7 @@ from medray.systems.shoulder.goutallier_measures import knows_mm
 from medray.systems.shoulder.goutallier_prediction import predict_file
 from medray.systems.shoulder.goutallier_presets import PRESETS
 from medray.systems.shoulder.goutallier_scores import fold_scores, joined, with_intervals
-from medray.systems.shoulder.goutallier_training import Step, classify_folds, segment_folds
+from medray.systems.shoulder.goutallier_training import FoldResult, classify_folds, segment_folds
 
 
 class Goutallier(System[GoutallierConfig]):
@@ -153,7 +153,7 @@ class Goutallier(System[GoutallierConfig]):
         return run_claim(work, preset)
 
 
-def _log_curves(work: Workbench, part: str, steps: Sequence[Step]) -> None:
+def _log_curves(work: Workbench, part: str, steps: Sequence[FoldResult]) -> None:
     """Training losses of the first fold, whose log stays in the fold's folder, into the run's."""
     for step in steps[:1]:
         for record in step.records:
@@ -161,7 +161,7 @@ def _log_curves(work: Workbench, part: str, steps: Sequence[Step]) -> None:
                 work.log({f"{part}_loss": record["loss"], "step": record["step"], "epoch": record["epoch"]}, name=part)
 
 
-def _curve_figures(segmented: Sequence[Step], graded: Sequence[Step]) -> list[Figure]:
+def _curve_figures(segmented: Sequence[FoldResult], graded: Sequence[FoldResult]) -> list[Figure]:
     told = (
         ("segmentation", segmented, {"loss": "Dice loss", "dice": "Dice", "pixel_accuracy": "accuracy of pixels"}),
         ("grading", graded, {"loss": "cross entropy", "accuracy": "accuracy"}),

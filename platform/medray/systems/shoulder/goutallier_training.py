@@ -27,8 +27,8 @@ Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step left of one fold.
+class FoldResult:
+    """What one of the two steps left of one fold.
 
     Attributes:
         fit: how the training ended.
@@ -43,45 +43,41 @@ class Step:
     regions: Regions
 
 
-def segment_folds(work: Workbench, config: GoutallierConfig, folds: Sequence[Fold]) -> list[Step]:
+def segment_folds(work: Workbench, config: GoutallierConfig, folds: Sequence[Fold]) -> list[FoldResult]:
     """Train a U-Net on every fold and find the muscle in all of its cases; nothing where crops need none."""
     if not config.segments:
         return []
     return work.map_runs(functools.partial(_segment, config), folds, name="segmentation")
 
 
-def _segment(config: GoutallierConfig, work: Workbench, fold: Fold) -> Step:
+def _segment(config: GoutallierConfig, work: Workbench, fold: Fold) -> FoldResult:
     reader = YViewReader(config.image_size, shared_cache(work.cache))
     reader.read_ahead(fold.cases)
     make = functools.partial(SegmenterLearner, config, fold.train, fold.selection, reader.cache)
     fit, records = _fit(work, make, "segmentation")
     (network,) = trained_segmenters(config, [_weights(fit)])
     found = probabilities(network, [reader.network_image(case) for case in fold.cases])
-    held_out = {case.id for case in fold.held_out}
+    masks = {
+        case.id: muscle_mask(probability, reader.image(case).shape)
+        for case, probability in zip(fold.cases, found, strict=True)
+    }
+    regions = {name: region_of(mask, config.margin) for name, mask in masks.items()}
     rows: list[Row] = []
-    regions = {}
-    for case, probability in zip(fold.cases, found, strict=True):
-        truth = reader.mask(case)
-        rows_, columns = truth.shape
-        mask = muscle_mask(probability, (rows_, columns))
-        regions[case.id] = region_of(mask, config.margin)
-        if case.id in held_out:
-            rates = confusion(mask, truth).rates()
-            rows.append(
-                {"case": case.id, "fold": fold.number, "dice": rates["dice"], "pixel_accuracy": rates["accuracy"],
-                 "whole_image": float(regions[case.id].is_fallback)}
-            )  # fmt: skip
-    return Step(fit, records, rows, regions)
+    for case in fold.held_out:
+        rates = confusion(masks[case.id], reader.mask(case)).rates()
+        row: Row = {"case": case.id, "fold": fold.number, "dice": rates["dice"], "pixel_accuracy": rates["accuracy"]}
+        rows.append(row | {"whole_image": float(regions[case.id].is_fallback)})
+    return FoldResult(fit, records, rows, regions)
 
 
 def classify_folds(
     work: Workbench,
     config: GoutallierConfig,
     folds: Sequence[Fold],
-    segmented: Sequence[Step],
+    segmented: Sequence[FoldResult],
     *,
     name: str = "grading",
-) -> list[Step]:
+) -> list[FoldResult]:
     """Train a classifier on every fold and score its held-out cases.
 
     Args:
@@ -96,7 +92,7 @@ def classify_folds(
 
 
 def _training_regions(
-    config: GoutallierConfig, fold: Fold, folds: Sequence[Fold], segmented: Sequence[Step]
+    config: GoutallierConfig, fold: Fold, folds: Sequence[Fold], segmented: Sequence[FoldResult]
 ) -> Regions | None:
     """Regions of the fold's cases; None where they do not come from a U-Net.
 
@@ -113,7 +109,7 @@ def _training_regions(
     return regions
 
 
-def _classify(config: GoutallierConfig, work: Workbench, item: tuple[Fold, Regions | None]) -> Step:
+def _classify(config: GoutallierConfig, work: Workbench, item: tuple[Fold, Regions | None]) -> FoldResult:
     fold, regions = item
     reader = YViewReader(config.image_size, shared_cache(work.cache))
     reader.read_ahead(fold.cases)
@@ -129,7 +125,7 @@ def _classify(config: GoutallierConfig, work: Workbench, item: tuple[Fold, Regio
          "probability_risky": float(value)}
         for one, value in zip(held_out, probabilities(network, crops), strict=True)
     ]  # fmt: skip
-    return Step(fit, records, rows, {})
+    return FoldResult(fit, records, rows, {})
 
 
 def graded(
