@@ -121,9 +121,10 @@ def test_equal_values_do_not_differ() -> None:
     assert (found.statistic, found.p_value, found.pairwise) == (0.0, 1.0, {("a", "b"): 1.0})
 
 
-@pytest.mark.parametrize("groups", [{"a": [1.0]}, {"a": [1.0], "b": [math.nan]}])
-def test_groups_without_values_are_named(groups: dict[str, list[float]]) -> None:
-    with pytest.raises(
-        ValueError, match=f"got {len(groups)}, empty: {['b'] if 'b' in groups else []}".replace("[", "\\[")
-    ):
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [({"a": [1.0]}, "got 1, empty: "), ({"a": [1.0], "b": [math.nan], "c": []}, r"got 3, empty: \['b', 'c'\]")],
+)
+def test_groups_without_values_are_named(groups: dict[str, list[float]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         kruskal_bonferroni(groups)

@@ -42,9 +42,7 @@ class CombinedMasks:
         label: Volume | None = None
         for mask in self.masks:
             if mask.ref is None:
-                raise UserError(
-                    f"case {self.case} has the mask {given[0]} but no {mask.name}; save an empty mask where there is none"
-                )
+                raise UserError(f"case {self.case} has a {given[0]} mask but no {mask.name} mask; save an empty one")
             volume = _binary(mask)
             if label is None:
                 label = Volume(np.zeros(volume.array.shape, np.uint8), volume.affine, volume.source, volume.header)

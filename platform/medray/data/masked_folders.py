@@ -43,13 +43,17 @@ def find_masked(folders: Sequence[Place]) -> tuple[list[Case], list[BadCase]]:
 
 
 def find_beside(
-    folders: Sequence[Place], modalities: Collection[str], kinds: Mapping[str, Kind] | None = None
+    folders: Sequence[Place],
+    modalities: Collection[str],
+    labels: Collection[str] = (),
+    kinds: Mapping[str, Kind] | None = None,
 ) -> tuple[list[Case], list[BadCase]]:
     """The cases of a folder of images named as a modality, and folders of masks of equal names beside it.
 
     Args:
         folders: all that lie side by side.
         modalities: names of folders that hold images.
+        labels: names of folders whose masks are the field ``label``; of others the folder's name is the field's.
         kinds: how fields are read that are no label maps.
 
     Returns:
@@ -57,7 +61,11 @@ def find_beside(
         where another folder has no file that is named as an image.
     """
     own = [folder for folder in folders if folder.name.lower() in modalities]
-    masks = {re.sub(r"[ -]", "_", folder.name.lower()): _images(folder) for folder in folders if folder not in own}
+    masks = {
+        "label" if folder.name.lower() in labels else re.sub(r"[ -]", "_", folder.name.lower()): _images(folder)
+        for folder in folders
+        if folder not in own
+    }
     images = _images(own[0]) if len(own) == 1 else {}
     if not masks or not all(set(files) & set(images) for files in masks.values()):
         return [], []

@@ -20,7 +20,7 @@ Plane = Literal["axial", "coronal", "sagittal", ""]
 _PLANES: tuple[Plane, ...] = ("sagittal", "coronal", "axial")  # by the world axis that the normal follows
 _LEAST_COSINE = 0.75
 """Of the angle between a plane's normal and a world axis: up to about 40 degrees, as oblique shoulder series have."""
-_THICK = 1.2
+_THICK = 1.1
 """Slices are told by a spacing this much larger than both others."""
 _NO_POSITION = ("raster", "array", "phantom")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class AttentionRow:
 def attention_rows(
     rows: Sequence[AttentionRow],
     *,
+    alone: Collection[str] = (),
     spacing: Sequence[float] | None = None,
     affine: Array | None = None,
     title: str = "",
@@ -60,6 +61,8 @@ def attention_rows(
 
     Args:
         rows: at least one, with maps of the same names.
+        alone: maps of fine structure, as guided Grad-CAM: drawn without the image, where single pixels would be lost,
+            and up to their 99.5th percentile, since few pixels come near the maximum.
         spacing: mm along rows and columns; a bar in mm is drawn where it or ``affine`` is given.
         affine: (4, 4), index to mm, RAS+, where images are to be turned as clinicians read them.
         title: above everything.
@@ -73,27 +76,22 @@ def attention_rows(
     names = list(rows[0].heats) if rows else []
     if not rows or any(list(row.heats) != names for row in rows):
         raise ValueError(f"rows need maps of the same names, got {[list(row.heats) for row in rows]}")
-    outlined = any(mask is not None for row in rows for mask in (row.truth, row.found))
+    truth, found = (any(getattr(row, name) is not None for row in rows) for name in ("truth", "found"))
+    outlined = truth or found
     planes = [views(np.shape(row.image), affine=affine, spacing=spacing)[0] for row in rows]
     heights = [_PANEL_INCHES * min(max(view.ratio, 0.3), 3.0) for view in planes]
     columns = 1 + len(names) + outlined
     figure = empty_figure(_PANEL_INCHES * columns + 0.8, sum(heights) + 0.3 + 0.3 * outlined + 0.3 * bool(title))
     cells: Any = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    shown = None
     for row, view, line in zip(rows, planes, cells, strict=True):
-        shown = _draw_row(line, view, row, outlined)
+        shown = _draw_row(line, view, row, outlined, alone) or shown
         if spacing is not None or affine is not None:
             scale_bar(line[0], view, view.plane(row.image).shape[1])
         line[0].set_ylabel(row.title, fontsize=8)
     for axes, name in zip(cells[0], ("image", *names, "outlines"), strict=False):
         axes.set_title(name, fontsize=9)
-    if names:
-        heat_bar(figure, shown, cells)
-    if outlined:
-        _legend(
-            figure, truth=any(row.truth is not None for row in rows), found=any(row.found is not None for row in rows)
-        )
-    if title:
-        figure.suptitle(title, fontsize=10)
+    _explain(figure, cells, shown, truth=truth, found=found, title=title)
     return figure
 
 
@@ -141,11 +139,7 @@ def three_planes(
         scale_bar(axes, view, view.plane(gray).shape[1])
         mark_directions(axes, view)
         axes.set_title(view.name, fontsize=9)
-    heat_bar(figure, shown, cells)
-    if mask is not None:
-        _legend(figure, truth=True, found=False)
-    if title:
-        figure.suptitle(title, fontsize=10)
+    _explain(figure, cells, shown, truth=mask is not None, found=False, title=title)
     return figure
 
 
@@ -193,15 +187,23 @@ def _filled(bright: Array) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _draw_row(line: Sequence[Axes], view: View, row: AttentionRow, outlined: bool) -> Any:
+def _draw_row(line: Sequence[Axes], view: View, row: AttentionRow, outlined: bool, alone: Collection[str]) -> Any:
+    """Draw one row; what explains its heat, or None where no map lies over an image."""
     gray = view.plane(to_gray(row.image))
-    for axes in line:
+    names = [None, *row.heats, *[None] * outlined]
+    shown = None
+    for axes, name in zip(line, names, strict=True):
+        if name is not None and name in alone:
+            page = view.plane(row.heats[name])
+            show_plane(axes, view, page, cmap="gray", vmin=0, vmax=float(np.percentile(page, 99.5)) or 1.0)
+            continue
         show_plane(axes, view, gray, cmap="gray", vmin=0, vmax=1)
+        if name is not None:
+            shown = lay_over(axes, view, row.heats[name])
     if outlined:
         outline(line[-1], view, row.truth, TRUTH, "--")
         outline(line[-1], view, row.found, FOUND, "-")
-    shown = [lay_over(axes, view, heat) for axes, heat in zip(line[1:], row.heats.values(), strict=False)]
-    return shown[-1] if shown else None
+    return shown
 
 
 def _cross(axes: Axes, view: View, shape: Sequence[int], place: Sequence[int]) -> None:
@@ -215,9 +217,15 @@ def _cross(axes: Axes, view: View, shape: Sequence[int], place: Sequence[int]) -
     axes.vlines([column] * 2, [-0.5, row + gap], [row - gap, shape[view.down] - 0.5], **style)
 
 
-def _legend(figure: Figure, *, truth: bool, found: bool) -> None:
+def _explain(figure: Figure, cells: Any, heat: Any, *, truth: bool, found: bool, title: str) -> None:
+    """The scale of the heat, what the outlines are, and the title."""
     from matplotlib.lines import Line2D
 
-    lines = [("true", TRUTH, "--")] * truth + [("found", FOUND, "-")] * found
-    handles = [Line2D([], [], color=color, linestyle=style, label=name) for name, color, style in lines]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    if heat is not None:
+        heat_bar(figure, heat, cells)
+    handles = [Line2D([], [], color=TRUTH, linestyle="--", label="true")] * truth
+    handles += [Line2D([], [], color=FOUND, linestyle="-", label="found")] * found
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=10)

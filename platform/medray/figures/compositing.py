@@ -30,17 +30,18 @@ def composite(scene: Scene, azimuth: float, elevation: float, *, width: int = 12
     Returns:
         (rows, width, 3) in [0, 1]; black where a ray meets nothing.
     """
-    gray, heat = (_seen(volume / 255.0, scene, azimuth, elevation, width) for volume in (scene.image, scene.heat))
+    gray, heat = (_seen(volume, scene, azimuth, elevation, width) for volume in (scene.image, scene.heat))
     edges, shaded = _surfaces(gray)
-    colors = heat_colors(1.0)(heat)[..., :3]
+    colors = heat_colors(1.0)(np.arange(256))[:, :3].astype(np.float32)
     step = 100 / len(gray)
     tissue = 1 - (1 - _TISSUE) ** (step * gray * edges)
     hot = 1 - (1 - _HEAT) ** (step * np.clip(1.4 * heat - 0.2, 0, 1))  # a faint haze of heat would hide the volume
-    light, left = np.zeros(colors.shape[1:]), np.ones(gray.shape[1:])
+    light, left = np.zeros((*gray.shape[1:], 3), np.float32), np.ones(gray.shape[1:], np.float32)
     for place in range(len(gray)):
         opacity = hot[place] + tissue[place] - hot[place] * tissue[place]
         share = (hot[place] / np.maximum(hot[place] + tissue[place], 1e-9))[..., None]
-        light += (left * opacity)[..., None] * (share * colors[place] + (1 - share) * shaded[place][..., None])
+        color = colors[np.rint(255 * heat[place]).astype(np.uint8)]
+        light += (left * opacity)[..., None] * (share * color + (1 - share) * shaded[place][..., None])
         left *= 1 - opacity
     return np.clip(1.4 * light, 0, 1)
 
@@ -56,7 +57,7 @@ def _seen(volume: Array, scene: Scene, azimuth: float, elevation: float, width: 
     # Columns: where one step along the ray, down and to the right of the picture leads in the volume, in voxels.
     matrix = _directions(azimuth, elevation) * step / spacing[:, None]
     offset = (np.asarray(volume.shape) - 1) / 2 - matrix @ (np.asarray(shape) - 1) / 2
-    return np.asarray(ndimage.affine_transform(volume, matrix, offset, shape, order=1))
+    return np.asarray(ndimage.affine_transform(np.float32(volume / 255), matrix, offset, shape, order=1))
 
 
 def _directions(azimuth: float, elevation: float) -> Array:

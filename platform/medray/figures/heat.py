@@ -64,10 +64,10 @@ def scale_bar(axes: Axes, view: View, width_px: int) -> None:
     quarter = 0.25 * width_px * view.spacing[0]
     length = max((one for one in _LENGTHS_MM if one <= quarter), default=_LENGTHS_MM[0])
     share = length / (width_px * view.spacing[0])
-    outline = [withStroke(linewidth=3, foreground="black")]
-    axes.plot([0.96 - share, 0.96], [0.05, 0.05], "w", linewidth=2, transform=axes.transAxes, path_effects=outline)
-    place = {"x": 0.96 - share / 2, "y": 0.07, "transform": axes.transAxes, "ha": "center", "va": "bottom"}
-    axes.text(s=f"{length} mm", color="white", fontsize=7, path_effects=outline, **place)
+    halo = [withStroke(linewidth=3, foreground="black")]
+    axes.plot([0.96 - share, 0.96], [0.05, 0.05], "w", linewidth=2, transform=axes.transAxes, path_effects=halo)
+    text = axes.text(0.96 - share / 2, 0.07, f"{length} mm", transform=axes.transAxes, fontsize=7, color="white")
+    text.set(ha="center", va="bottom", path_effects=halo)
 
 
 def outline(axes: Axes, view: View, mask: Array | None, color: str, style: str) -> None:

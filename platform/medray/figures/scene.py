@@ -104,10 +104,10 @@ def read_scene(record: Mapping[str, Any]) -> Scene:
         letters = tuple((str(low), str(high)) for low, high in record["letters"])
         image, heat = (_unpacked(record[name], shape) for name in ("image", "heat"))
         mask = None if record["mask"] is None else _unpacked(record["mask"], shape) != 0
-    except (KeyError, TypeError, OSError, EOFError, zlib.error) as error:
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"not a scene: {type(error).__name__} {error}") from None
-    sized = len(shape) == 3 and min(shape) >= 2 and max(shape) <= MAX_SIDE and min(across, along, through) > 0
-    if not sized or len(letters) not in (0, 3):
+    sized = len(shape) == 3 and min(shape) >= 2 and max(shape) <= MAX_SIDE
+    if not sized or len(letters) not in (0, 3) or not all(0 < size < np.inf for size in (across, along, through)):
         raise ValueError(f"not a scene: shape {shape}, spacing {record['spacing']}, letters {record['letters']}")
     return Scene(image, heat, (across, along, through), mask, letters)
 

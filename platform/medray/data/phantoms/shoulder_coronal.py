@@ -20,14 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medray.data.case import Case, FieldRef, Volume
-from medray.data.phantoms.shoulder_anatomy import (
-    Cut,
-    Shoulder,
-    Tear,
-    draw_shoulder,
-    drawn_shoulder,
-    tear_membership,
-)
+from medray.data.phantoms.shoulder_anatomy import Cut, Shoulder, Tear, drawn_shoulder, tear_membership
+from medray.data.phantoms.shoulder_drawing import draw_shoulder
 from medray.data.phantoms.shoulder_scanner import (
     FAT_BRIGHT,
     FAT_SUPPRESSED,
@@ -40,7 +34,7 @@ from medray.data.phantoms.shoulder_scanner import (
     stream_of,
     texture,
 )
-from medray.data.phantoms.shoulder_tears import MIX, Size, drawn_size, drawn_tear
+from medray.data.phantoms.shoulder_tears import Size, drawn_size, drawn_tear
 
 Name = Literal["image", "label"]
 
@@ -119,7 +113,7 @@ def cases(
 
     Args:
         patients: number of patients. Patient i does not depend on it.
-        slices: of each patient, evenly spaced from front to back.
+        slices: of each patient, from front to back.
         size: rows and columns of a slice, over 140 mm.
         seed: of everything.
         nothing: share of slices that do not show the tendon.
@@ -223,8 +217,7 @@ def _shoulder(seed: int, patient: int) -> Shoulder:
 @lru_cache(maxsize=1024)
 def _tear(one: Slice) -> tuple[Size, Tear]:
     """The patient's tear as this slice cuts it: the gap differs a little from slice to slice."""
-    start = np.random.default_rng([one.seed, *b"sizes"])
-    size = drawn_size(start, one.patient, {name: MIX[name] for name in MIX if name != "none"})
+    size = drawn_size(one.seed, one.patient, torn=True)
     tear = drawn_tear(one.random("tear"), size, factor=one.tear_size)
     gap = tear.gap_mm * one.random("gap", shared=False).uniform(*_OFF_MIDDLE)
     return size, replace(tear, gap_mm=gap, middle_mm=one.anterior_mm)
@@ -239,9 +232,9 @@ def _drawn(one: Slice) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     scale = one.size / 128
     fibers = texture(one.random("fibers", shared=False), (one.size, one.size), (0.8 * scale, 3.0 * scale))
     image, band = draw_shoulder(shoulder, cut, values, fibers)
-    label = (shoulder.tendon_distance(band, cut) < 0).astype(np.uint8)
+    label = (band.tendon < 0).astype(np.uint8)
     if one.torn:
-        gap = tear_membership(_tear(one)[1], band, cut, shoulder)
+        gap = tear_membership(_tear(one)[1], band, cut)
         paint(image, gap, values["fluid"])
         label[mask_of(gap * label)] = 2
     image = image * bias_field(one.random("bias"), image.shape, one.bias)

@@ -1,1 +1,1 @@
-"""Three systems of one shoulder clinic: find the tear, grade the muscle, size the tear."""
+"""Shoulders: find the tear of the rotator cuff, grade its muscle, size the tear."""
