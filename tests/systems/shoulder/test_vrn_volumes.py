@@ -24,7 +24,7 @@ def affine_of(columns, origin):
 
 
 RAS = affine_of([(2, 0, 0), (0, 4, 0), (0, 0, 2)], (-50, -45, -50))
-LPS_CORONAL = affine_of([(-2, 0, 0), (0, 0, -2), (0, 4, 0)], (50, 50, -45))
+LPS_CORONAL = affine_of([(-2, 0, 0), (0, 0, -2), (0, 4, 0)], (50, -45, 50))
 """As a coronal series is stored: columns to the left, rows downward, slices to the front."""
 
 
