@@ -8,7 +8,8 @@ from medray.systems.shoulder.vrn_labels import CLASSES, class_of, class_problems
 @pytest.mark.parametrize(
     ("text", "name"),
     [("None", "none"), ("normal", "none"), ("no tear", "none"), ("Partial-thickness tear", "partial"),
-     ("small", "small"), ("MEDIUM tear", "medium"), ("Large-to-Massive", "large"), ("massive", "large"), ("3", "medium"),
+     ("small", "small"), ("MEDIUM tear", "medium"), ("Large-to-Massive", "large"), ("massive", "large"),
+     ("3", "medium"),
      ("medium-sized", "medium")],
 )  # fmt: skip
 def test_other_names_for_a_class(text, name):

@@ -16,9 +16,10 @@ from medray.systems.shoulder.vrn_claim import judge
 from medray.systems.shoulder.vrn_config import VrnConfig
 from medray.systems.shoulder.vrn_evaluation import cam_scores, repeats_of, summarize
 from medray.systems.shoulder.vrn_inference import Finding, look_at, trained_network
+from medray.systems.shoulder.vrn_labels import classes_of
 from medray.systems.shoulder.vrn_learner import VrnLearner
 from medray.systems.shoulder.vrn_system import VrnRct
-from medray.systems.shoulder.vrn_volumes import Cube
+from medray.systems.shoulder.vrn_volumes import Cube, CubeReader, center_of
 
 SMALL = VrnConfig(size=16, edge_mm=64.0, width=4, repeats=4, num_epochs=1, test_fraction=0.3)
 
@@ -69,7 +70,7 @@ def test_a_class_that_nobody_has_in_training_is_told(tmp_path):
     system, cases = VrnRct(SMALL), open_source("phantom:shoulder_3d?n=12&size=24&slices=16&seed=0").cases
     known = tuple(case for case in cases if case.attributes["class"] != "medium")
     splits = system.split(Source("", known, ""), 0)
-    with pytest.raises(UserError, match="no training case is of the class .*medium"):
+    with pytest.raises(UserError, match=r"no training case is of the class .*medium"):
         system.train(InProcessWorkbench(tmp_path, quiet=True), splits)
 
 
@@ -121,10 +122,15 @@ def test_heat_at_the_tear_is_a_hit_and_four_voxels_away_still_is():
 
 def test_the_summary_counts_over_cases():
     truths, said = ["none", "small", "large", "none"], ["none", "medium", "small", "partial"]
-    repeats, hits = ["01", "23", "44", "00"], [np.nan, 1.0, 0.0, np.nan]
+    others = [
+        {"repeats": "01"},
+        {"repeats": "23", "cam_hit": 1.0},
+        {"repeats": "44", "cam_hit": 0.0},
+        {"repeats": "00"},
+    ]
     rows = [
-        {"case": str(n), "true": truth, "predicted": found, "p_tear": float(found != "none"), "repeats": r, "cam_hit": h}
-        for n, (truth, found, r, h) in enumerate(zip(truths, said, repeats, hits, strict=True))
+        {"case": str(n), "true": truth, "predicted": found, "p_tear": float(found != "none"), **more}
+        for n, (truth, found, more) in enumerate(zip(truths, said, others, strict=True))
     ]
     assert repeats_of(rows).tolist() == [[0, 2, 4, 0], [1, 3, 4, 0]]
     found = summarize(rows)
@@ -187,3 +193,16 @@ def test_the_claim_is_judged_on_pairs():
 def test_settings_that_cannot_work_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         VrnConfig(**change)
+
+
+def test_a_folder_of_scans_with_a_table_of_classes_and_centers(tmp_path):
+    volume = series().volume("image")
+    for name, shift in (("a", 0.0), ("b", 1.0)):
+        write_volume(Volume(volume.array + shift * volume.array**2, volume.affine), tmp_path / f"{name}.nii.gz")
+    (tmp_path / "labels.csv").write_text("id,patient,class,center_mm\na,p1,Large-to-massive,0 1 2\nb,p2,normal,\n")
+    cases = open_source(str(tmp_path)).cases
+    assert VrnRct(SMALL).problems(cases, {}) == []
+    assert classes_of(cases).tolist() == [4, 0]
+    assert [center_of(case) for case in cases] == [(0.0, 1.0, 2.0), None]
+    reader = CubeReader(SMALL.cropper)
+    np.testing.assert_allclose(reader.read(cases[0]).grid.center, (0, 1, 2))

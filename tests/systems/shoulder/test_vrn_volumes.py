@@ -92,7 +92,7 @@ def test_a_small_overhang_is_padded_with_the_scans_darkest_value():
     ("volume", "center", "sentence"),
     [
         (Volume(np.zeros((1, 8, 8)), np.eye(4)), None, "2D image"),
-        (scan_with_ball((0, 0, 0), RAS, (50, 11, 50)), (0, -25, 0), "100 x 44 x 100 mm holds only 44 mm of the cube of 64"),
+        (scan_with_ball((0, 0, 0), RAS, (50, 11, 50)), (0, -25, 0), "100 x 44 x 100 mm holds only 44 mm"),
         (scan_with_ball((0, 0, 0), RAS, (50, 24, 50)), (90, 0, 0), "center 90 0 0 .* outside"),
         (scan_with_ball((0, 0, 0), RAS, (50, 24, 50)), (40, 0, 0), "holds only 41 mm"),
     ],
