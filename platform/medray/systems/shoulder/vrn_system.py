@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from medray.data.case import BadCase, Case, Source, Splits
+from medray.data.fields import Kind
 from medray.data.orientation import slice_plane
 from medray.data.splits import split_by_patient
 from medray.errors import UserError
@@ -50,6 +51,8 @@ class VrnRct(System[VrnConfig]):
     config_class = VrnConfig
     predict_inputs = ("image",)
     predict_suffix = ".json"
+    field_kinds: ClassVar[Mapping[str, Kind]] = {"tear": "label"}
+    empty_labels = True  # no tear
     presets: ClassVar[Mapping[str, Preset]] = PRESETS
     variants: ClassVar[Mapping[str, Variant]] = VARIANTS
 
