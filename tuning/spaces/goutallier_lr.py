@@ -1,6 +1,6 @@
 """The learning rate of the Goutallier grader's classifier: the paper's only tuned setting, which found 1e-5.
 
-Judged as the paper did, by what the folds hold out. Average precision tells settings apart where the ROC area is near 1.
+Judged as the paper did, by what the folds hold out. Average precision tells apart what has a ROC area near 1.
 """
 
 from tuning.space import Dimension, Space, Uniform

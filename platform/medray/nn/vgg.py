@@ -1,4 +1,4 @@
-"""VGG networks (Simonyan & Zisserman 2015), with torchvision's layout and names, so its published files load unchanged."""
+"""VGG networks (Simonyan & Zisserman 2015), with torchvision's layout and names: its published files load unchanged."""
 
 from __future__ import annotations
 

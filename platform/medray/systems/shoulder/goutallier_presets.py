@@ -26,7 +26,7 @@ PRESETS: Mapping[str, Preset] = {
         about="606 images of 96 px of the phantom, small networks, 5 folds; about ten minutes on 2 cores",
         data="phantom:shoulder_y?n=606&size=96&seed=0",
         config={**SMALL, "image_size": 96, "channels": (8, 16, 32, 64), "seg_epochs": 10, "epochs": 20},
-        compare=("manual_roi", "full_image", "no_balance"),
+        compare=("manual_roi", "full_image"),
     ),
     "paper": Preset(
         about="the paper's networks and schedule, 5 folds; on your images with --data and --config.weights",
