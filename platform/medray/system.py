@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 from medray.data.cache import SampleCache
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.data.fields import Kind
+from medray.figures.scene import Scene
 from medray.learner import Learner
 from medray.policy import PolicyProblem
 
@@ -74,11 +75,19 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture for the report: PNG bytes under a caption."""
+    """A picture for the report: PNG bytes under a caption.
+
+    Attributes:
+        name: of its file, without suffix; different for every picture of a run.
+        caption: what is to be seen.
+        png: content of the PNG file.
+        scene: a volume that the reader may turn and page through in the report, behind the picture.
+    """
 
     name: str
     caption: str
     png: bytes
+    scene: Scene | None = None
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def registration_overview(
 
     planes = views(shape, affine=affine, spacing=spacing, middle=_middle(fixed_label))
     folded = _folded(displacement_px)
-    gray = {name: _to_gray(array) for name, array in images.items()}
+    gray = {name: to_gray(array) for name, array in images.items()}
     names = [name for name in _PANELS[len(shape)] if outlined or not name.startswith("outlines")]
     columns = len(names) if len(shape) == 3 else len(names) // 2
     places = [(name, view) for view in planes for name in names]
@@ -109,7 +109,7 @@ def registration_overview(
         if len(shape) == 3 and name == names[0]:
             axes.set_ylabel(view.name, fontsize=9)
         if name in ("moving", "fixed", "warped"):
-            _mark_directions(axes, view)
+            mark_directions(axes, view)
     if outlined:
         _outline_legend(figure, np.asarray(fixed_label), label_names or {})
     if title:
@@ -206,7 +206,7 @@ def feature_panel(
     figure, cells = _new_figure([view] * rows, columns, captions=rows)
     for channel, value in enumerate(values):
         axes = figure.add_subplot(cells[channel])
-        shown = _show(axes, view, view.plane(value), cmap="PuOr_r", vmin=-end, vmax=end)
+        shown = show_plane(axes, view, view.plane(value), cmap="PuOr_r", vmin=-end, vmax=end)
         axes.set_title(f"feature {channel + 1}", fontsize=8)
     bar = figure.colorbar(shown, ax=figure.axes, shrink=0.8, pad=0.02)
     bar.ax.tick_params(labelsize=7)
@@ -251,7 +251,7 @@ def _folded(displacement: Array) -> NDArray[np.bool_]:
     return np.asarray(jacobian_determinant(field)[0] <= 0)
 
 
-def _to_gray(image: Array) -> NDArray[np.float64]:
+def to_gray(image: Array) -> NDArray[np.float64]:
     """1st to 99th percentile to [0, 1], of the whole image and not of the slice shown."""
     low, high = np.nanpercentile(image, (1, 99))
     return np.asarray(np.clip((np.asarray(image, dtype=float) - low) / max(high - low, 1e-12), 0, 1))
@@ -272,7 +272,8 @@ def _new_figure(rows: Sequence[View], columns: int, captions: int) -> tuple[Figu
     return figure, [grid[row, column] for row in range(len(rows)) for column in range(columns)]
 
 
-def _show(axes: Axes, view: View, page: Array, **style: Any) -> Any:
+def show_plane(axes: Axes, view: View, page: Array, **style: Any) -> Any:
+    """Draw a plane (rows, columns) with the pixel's true aspect and no ticks; ``style`` is for `Axes.imshow`."""
     axes.set_xticks([])
     axes.set_yticks([])
     return axes.imshow(page, aspect=view.spacing[1] / view.spacing[0], interpolation="nearest", **style)
@@ -292,16 +293,18 @@ def _draw_panel(
         first, second = view.plane(gray["fixed"]), view.plane(gray[other])
         rows, columns = np.indices(first.shape)
         tile = max(2, math.ceil(max(first.shape) / _TILES))
-        _show(axes, view, np.where((rows // tile + columns // tile) % 2, first, second), cmap="gray", vmin=0, vmax=1)
+        show_plane(
+            axes, view, np.where((rows // tile + columns // tile) % 2, first, second), cmap="gray", vmin=0, vmax=1
+        )
     elif name.startswith("outlines"):
-        _show(axes, view, view.plane(gray["fixed"]), cmap="gray", vmin=0, vmax=1)
+        show_plane(axes, view, view.plane(gray["fixed"]), cmap="gray", vmin=0, vmax=1)
         values = np.unique(np.asarray(labels["fixed_label"]))
         for label, style, width in ((labels["fixed_label"], "solid", 1.5), (labels[f"{other}_label"], "dashed", 1.2)):
             _outlines(axes, view.plane(np.asarray(label)), values, style, width)
     elif name == "grid":
         _grid(axes, view, gray["fixed"], displacement, folded)
     else:
-        _show(axes, view, view.plane(gray[name]), cmap="gray", vmin=0, vmax=1)
+        show_plane(axes, view, view.plane(gray[name]), cmap="gray", vmin=0, vmax=1)
 
 
 def _outlines(axes: Axes, label: Array, values: Array, style: str, width: float) -> None:
@@ -317,7 +320,7 @@ def _outlines(axes: Axes, label: Array, values: Array, style: str, width: float)
 
 def _grid(axes: Axes, view: View, fixed: Array, displacement: Array, folded: Array) -> None:
     """Lines of the fixed grid drawn at x + u(x), over a pale fixed image; folds as crosses there."""
-    _show(axes, view, 1 - 0.35 * view.plane(fixed), cmap="gray", vmin=0, vmax=1)
+    show_plane(axes, view, 1 - 0.35 * view.plane(fixed), cmap="gray", vmin=0, vmax=1)
     right, down = view.page_field(displacement)
     rows, columns = np.indices(right.shape)
     x, y = columns + right, rows + down
@@ -346,7 +349,8 @@ def _panel_title(name: str, displacement: Array, folded: Array) -> str:
     }.get(name, name)
 
 
-def _mark_directions(axes: Axes, view: View) -> None:
+def mark_directions(axes: Axes, view: View) -> None:
+    """Write the view's letters at the border of its panel."""
     places = (
         *((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center")),
         *((0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom")),

@@ -17,5 +17,8 @@ GENERATORS: dict[str, str] = {
     "chest_xray": "medray.data.phantoms.chest_xray:cases",
     "axons": "medray.data.phantoms.axons:cases",
     "thorax_ct": "medray.data.phantoms.thorax_ct:cases",
+    "shoulder_coronal": "medray.data.phantoms.shoulder_coronal:cases",
+    "shoulder_y": "medray.data.phantoms.shoulder_y:cases",
+    "shoulder_3d": "medray.data.phantoms.shoulder_3d:cases",
 }
 """Name in ``phantom:NAME`` to ``module:function``, imported when asked for."""
