@@ -58,6 +58,8 @@ class Schedule:
         validate_every_epochs: 0 never validates.
         monitor: the validation metric that decides which checkpoint is best; None keeps the last.
         mode: whether more or less of it is better.
+        patience: validations in a row without a better ``monitor`` after which training ends; None goes on to the last
+            epoch.
     """
 
     num_epochs: int
@@ -65,12 +67,15 @@ class Schedule:
     validate_every_epochs: int = 1
     monitor: str | None = None
     mode: Literal["max", "min"] = "max"
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_epochs < 0 or self.batch_size < 1:
             raise ValueError(
                 f"num_epochs must be 0 or more and batch_size at least 1, got {self.num_epochs} and {self.batch_size}"
             )
+        if self.patience is not None and (self.patience < 1 or self.monitor is None):
+            raise ValueError(f"patience is 1 or more and needs a monitor, got {self.patience} with {self.monitor}")
 
 
 def seed_of(*key: int | str) -> int:

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from medray.engine.loop import LoopSettings, run_loop
 from medray.engine.options import LoopOptions
 from medray.engine.rundir import read_json_lines
 from medray.engine.world import World
-from medray.learner import Learner, Step, SumCount
+from medray.learner import Learner, Schedule, Step, SumCount
 
 
 def settings(run: Path, **more: Any) -> LoopSettings:
@@ -234,3 +235,39 @@ def test_a_plateau_of_the_monitored_metric_lowers_the_learning_rate_also_across_
         weights, state = final_state(tmp_path / name)
         assert state["optimizers"]["net"]["param_groups"][0]["lr"] == 0.05 / 4
         assert_close(weights, final_state(tmp_path / "whole")[0], rtol=0, atol=0)
+
+
+class _GivesUp(Regression):
+    """The metric of its validations is best in the second epoch and only worse after that."""
+
+    def __init__(self, patience: int | None = 3) -> None:
+        super().__init__(num_epochs=9)
+        self.schedule = replace(self.schedule, patience=patience)
+        self.epoch = 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def validation_step(self, index: int) -> dict[str, SumCount]:
+        return {"mse": SumCount(float(abs(self.epoch - 1)), 1.0)}
+
+
+def test_training_ends_after_so_many_validations_without_a_better_one(tmp_path: Path) -> None:
+    """By hand: 3 updates an epoch, the best after 2 epochs, then 3 without improvement."""
+    result = run_loop(_GivesUp, World(), settings(tmp_path))
+    assert result.finished
+    assert result.step == 3 * (2 + 3)
+    assert Path(result.weights or "").parent.name == "step-00000006"
+    assert run_loop(functools.partial(_GivesUp, None), World(), settings(tmp_path / "whole")).step == 3 * 9
+
+
+def test_a_restart_counts_the_validations_before_it(tmp_path: Path) -> None:
+    """Interrupted in its third epoch it stops where the undisturbed run does; begun anew at its end it does nothing."""
+    run_loop(_GivesUp, World(), settings(tmp_path / "parts"), StopsAt(8))
+    assert_close(train(tmp_path / "parts", _GivesUp), train(tmp_path / "whole", _GivesUp), rtol=0, atol=0)
+    assert run_loop(_GivesUp, World(), settings(tmp_path / "parts")).step == 15
+
+
+def test_patience_needs_something_to_wait_for() -> None:
+    with pytest.raises(ValueError, match="patience is 1 or more and needs a monitor, got 3 with None"):
+        Schedule(num_epochs=1, batch_size=1, patience=3)

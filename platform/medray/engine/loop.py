@@ -72,6 +72,7 @@ class _Position:
         step: updates behind us.
         best: monitored metric of the best validation so far.
         best_step: updates behind us then.
+        stale: validations since then.
         skipped: updates left out because something was not finite.
     """
 
@@ -80,6 +81,7 @@ class _Position:
     step: int = 0
     best: float | None = None
     best_step: int | None = None
+    stale: int = 0
     skipped: int = 0
 
 
@@ -181,7 +183,7 @@ class _Loop:
             if not self.resumed and schedule.num_epochs:
                 self._checkpoint()  # whatever happens to the first epoch, there is something from before it
             self.loader.start(position.epoch, position.batch, position.step)
-            while finished and position.epoch < schedule.num_epochs:
+            while finished and not self._at_end():
                 began = time.perf_counter()
                 finished, seen = self._epoch()
                 samples += seen
@@ -202,6 +204,12 @@ class _Loop:
         if self.first:
             with contextlib.suppress(Exception) if quietly else contextlib.nullcontext():
                 self.host.finish()
+
+    def _at_end(self) -> bool:
+        """Whether the last epoch is behind us, or so many validations brought nothing that training ends."""
+        schedule, position = self.learner.schedule, self.position
+        exhausted = schedule.patience is not None and position.stale >= schedule.patience
+        return exhausted or position.epoch >= schedule.num_epochs
 
     def _epoch(self) -> tuple[bool, int]:
         schedule, position, options = self.learner.schedule, self.position, self.options
@@ -240,7 +248,7 @@ class _Loop:
             if stop and inside:
                 return False, seen
         self._end_epoch(stop=stop)
-        return not (stop and position.epoch < schedule.num_epochs), seen
+        return not stop or self._at_end(), seen
 
     def _wishes(self) -> tuple[bool, bool]:
         """Whether the first worker was asked to stop, and whether by its clock a checkpoint is due."""
@@ -333,7 +341,7 @@ class _Loop:
             is_best = self._validate()
         # Where epochs are shorter than writing a checkpoint takes, not every one needs its own.
         (busy,) = self.world.agree(self.first and self.writer.busy)
-        if is_best or last or stop or not busy:
+        if is_best or self._at_end() or stop or not busy:
             self._checkpoint(best=is_best)
 
     def _validate(self) -> bool:
@@ -358,8 +366,9 @@ class _Loop:
             if isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step(score)
         better = improves(score, position.best, learner.schedule.mode)
+        position.stale += 1
         if better:
-            position.best, position.best_step = score, position.step
+            position.best, position.best_step, position.stale = score, position.step, 0
         return better
 
     def _log(self, name: str, sums: Mapping[str, SumCount], **more: Any) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Features that the perceptual loss and distance compare: VGG-19's from a file, or a small network's.
 
-VGG-19 is laid out as torchvision's, so its published state dict loads as it is. Nothing is downloaded. Without that
-file a network of the same block structure stands in that the project has trained on its own phantoms
+VGG-19 has torchvision's layout (`medray.nn.vgg`), so its published state dict loads as it is. Nothing is downloaded.
+Without that file a network of the same block structure stands in that the project has trained on its own phantoms
 (`train_features`); its weights are part of the package, so that distances of different runs can be compared.
 """
 
@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from medray.nn.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG19_CHANNELS, VGG19_CONVS, vgg_layers
 from medray.nn.weights import load_network, load_published, read_state_dict
 from medray.systems.super_resolution.blimsr_config import BlimsrConfig
 
@@ -23,27 +24,8 @@ log = logging.getLogger(__name__)
 
 PHANTOM_FEATURES = Path(__file__).parent / "weights" / "phantom_features.safetensors"
 _RANDOM_SEED = 19
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RELEASED_WEIGHTS = (0.5, 0.25, 0.125, 0.0625, 0.0625)
 """Of the five blocks in the authors' code, which feeds gray images without ImageNet's statistics."""
-
-
-def vgg_layers(in_channels: int, channels: Sequence[int], convs: Sequence[int]) -> nn.Sequential:
-    """Blocks of 3 x 3 convolutions with ReLUs, a maximum over 2 x 2 after each, in torchvision's order.
-
-    Args:
-        in_channels: of the images.
-        channels: of each block.
-        convs: how many convolutions each block has.
-    """
-    layers: list[nn.Module] = []
-    before = in_channels
-    for width, count in zip(channels, convs, strict=True):
-        for _ in range(count):
-            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
-            before = width
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers)
 
 
 class Features(nn.Module):
@@ -93,8 +75,8 @@ class Features(nn.Module):
 
 def vgg19(*, imagenet_statistics: bool) -> Features:
     """The convolutions of VGG-19 (Simonyan & Zisserman 2015) on a gray image three times, with random weights."""
-    mean, std = (_IMAGENET_MEAN, _IMAGENET_STD) if imagenet_statistics else ((0.0,) * 3, (1.0,) * 3)
-    return Features("vgg19", (64, 128, 256, 512, 512), (2, 2, 4, 4, 4), mean, std)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet_statistics else ((0.0,) * 3, (1.0,) * 3)
+    return Features("vgg19", VGG19_CHANNELS, VGG19_CONVS, mean, std)
 
 
 def small_network(name: Literal["phantom", "random"]) -> Features:
