@@ -20,8 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python jobs/suts.py
 
+# Two files at a time, except for tests that start clusters or browsers: those want the cores for themselves.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not ray and not browser" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "(ray or browser) and not slow"
 
 test-all: lint
 	$(BIN)/python -m pytest

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from chromium import BROWSER, Chromium
 from object_store import Network, Store, object_store
 
 _BUCKETS = count(1)
@@ -18,6 +19,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "RAY_AUTH_MODE" not in os.environ:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (``-n 2 --dist loadgroup``), a file stays on one worker; contract tests stay with their system's
+    others instead, whatever file they are in, since they look at one smoke run."""
+    for item in items:
+        system = getattr(item, "callspec", None) and item.callspec.params.get("slug")  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(system or item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +48,16 @@ def network(store: Store) -> Iterator[Network]:
     """A network between this test and the store that can misbehave."""
     with store.bad_network() as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless Chromium; the test is skipped where there is none."""
+    if BROWSER is None:
+        pytest.skip("no Chromium or Chrome in PATH")
+    browser = Chromium(tmp_path_factory.mktemp("chromium") / "profile")
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -75,6 +75,14 @@ _ENTRIES = (
         inputs="skull-stripped scans of healthy subjects to train on; one scan to predict",
     ),
     Entry(
+        slug="goutallier",
+        target="medray.systems.shoulder.goutallier_system:Goutallier",
+        task="classification",
+        title="fat in the supraspinatus graded from one slice: a U-Net finds the muscle, a classifier sees its crop",
+        paper="Automated segmentation and classification of supraspinatus fatty infiltration, MEDS Clinic, Santiago",
+        inputs="Y-view images with muscle masks and grades in a table; one image to predict",
+    ),
+    Entry(
         slug="hmlc_cxr",
         target="medray.systems.classification.hmlc_cxr:HmlcCxr",
         task="classification",

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from numpy.testing import assert_allclose
 
+from medray.data.check import check_cases
 from medray.data.readers import read_volume
 from medray.data.sources import open_source
 from medray.errors import UserError
@@ -54,6 +56,60 @@ def test_missing_slice_is_told(tmp_path: Path, save_series: Save) -> None:
         read_volume(folder)
 
 
+def _copy(folder: Path, source: int, name: str, **changed: object) -> Path:
+    """One more file of a series, with other tags."""
+    data = pydicom.dcmread(sorted(folder.glob("*.dcm"))[source])
+    for tag, value in changed.items():
+        setattr(data, tag, value)
+    data.save_as(folder / name)
+    return folder
+
+
+def test_a_slice_given_twice_is_told_and_what_it_is(tmp_path: Path, save_series: Save) -> None:
+    folder = _copy(save_series(tmp_path / "copied", [0.0, 2.0, 4.0]), 1, "again.dcm")
+    with pytest.raises(UserError) as caught:
+        read_volume(folder)
+    assert str(caught.value) == (
+        f"{folder}: 1 of 4 slices lie where another one does, as 1.2.3.4-001.dcm and again.dcm with the same pixels; "
+        "remove the copies"
+    )
+    echoes = save_series(tmp_path / "echoes", [0.0, 2.0, 4.0, 0.0, 2.0, 4.0])
+    for path in sorted(echoes.glob("*.dcm"))[3:]:
+        data = pydicom.dcmread(path)
+        data.PixelData = np.full((3, 4), 7, np.uint16).tobytes()
+        data.save_as(path)
+    with pytest.raises(UserError, match=r"3 of 6 slices lie where another .* with other pixels; keep"):
+        read_volume(echoes)
+
+
+def test_slices_of_several_sizes_or_planes_in_one_series(tmp_path: Path, save_series: Save) -> None:
+    small = np.zeros((2, 2), np.uint16).tobytes()
+    folder = _copy(save_series(tmp_path / "sizes", [0.0, 2.0]), 0, "z.dcm", Rows=2, Columns=2, PixelData=small)
+    _copy(folder, 2, "z.dcm", ImagePositionPatient=[5.0, 7.0, 4.0])
+    with pytest.raises(UserError, match=r"slices of different size .*: .*-000\.dcm is 4 x 3, z\.dcm is 2 x 2"):
+        read_volume(folder)
+    turned = [1, 0, 0, 0, 0, -1]
+    folder = _copy(save_series(tmp_path / "planes", [0.0, 2.0]), 0, "z.dcm", ImageOrientationPatient=turned)
+    with pytest.raises(UserError, match=r"slices of different planes in one series, .*; a localizer is no volume"):
+        read_volume(folder)
+
+
+def test_bad_series_are_set_aside_one_sentence_each(tmp_path: Path, save_series: Save) -> None:
+    save_series(tmp_path / "good", [0.0, 2.0, 4.0], uid="1.1")
+    save_series(tmp_path / "gap", [0.0, 2.0, 4.0, 8.0], uid="1.2")
+    _copy(save_series(tmp_path / "twice", [0.0, 2.0, 4.0], uid="1.3"), 0, "again.dcm")
+    save_series(tmp_path / "two", [0.0, 2.0], uid="1.4")
+    save_series(tmp_path / "two", [0.0, 2.0, 5.0, 7.0], uid="1.5")
+    cases = open_source(str(tmp_path)).cases
+    good, bad = check_cases(cases, required=("image",), spatial_dims=3, policy="quarantine")
+    assert [case.id for case in good] == ["good", "two/0"]  # a series of its own for each one in a mixed folder
+    reasons = {one.case: one.reason for one in bad}
+    assert set(reasons) == {"gap", "twice", "two/1"}
+    assert "4.00 mm after" in reasons["gap"]
+    assert "with the same pixels" in reasons["twice"]
+    assert "3.00 mm after" in reasons["two/1"]
+
+
 def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no DICOM files \(\.dcm\); expected the slices of one series"):
         read_volume(tmp_path)
@@ -84,8 +140,6 @@ def test_damaged_series_is_set_aside(tmp_path: Path, save_series: Save) -> None:
 
 
 def test_oblique_series_keeps_positions(tmp_path: Path, save_series: Save) -> None:
-    import pydicom
-
     save_series(tmp_path, [0.0, 2.0, 4.0])
     cosine, sine = np.cos(0.3), np.sin(0.3)
     normal = np.array([0.0, -sine, cosine])

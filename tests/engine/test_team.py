@@ -13,7 +13,7 @@ import pytest
 from clusters import local_ray
 
 from medray.engine.options import RunOptions
-from medray.engine.team import _share
+from medray.engine.team import _share, gpu_share
 from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
 from medray.system import Workbench
@@ -129,3 +129,10 @@ def test_members_may_have_workers_of_their_own(tmp_path: Path, on_ray: Any) -> N
 )
 def test_members_share_what_there_is(wanted: int, there: float, members: int, share: float) -> None:
     assert _share(wanted, there, members) == share
+
+
+def test_parts_of_a_run_share_the_gpus_only_if_they_may() -> None:
+    have = {"CPU": 8.0, "GPU": 2.0}
+    assert gpu_share(RunOptions(data="", use_gpu=True), have, 5) == 0.4
+    assert gpu_share(RunOptions(data="", use_gpu=True), have, 2) == 1
+    assert gpu_share(RunOptions(data=""), have, 5) == 0

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -5,7 +7,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from medray.errors import UserError
-from medray.nn.vgg import Vgg, load_imagenet_weights, vgg_layers
+from medray.nn.vgg import Vgg, vgg_layers
+from medray.nn.weights import load_published, read_state_dict
 
 # torchvision's VGG-19: index in `features` of each convolution, with its input and output channels
 CONVOLUTIONS = {
@@ -14,6 +17,10 @@ CONVOLUTIONS = {
     32: (512, 512), 34: (512, 512),
 }  # fmt: skip
 LINEAR = {0: (25088, 4096), 3: (4096, 4096), 6: (4096, 1000)}
+
+
+def load(network: Vgg, path: Path) -> None:
+    load_published(network, read_state_dict(path), path, "torchvision's VGG-19", last="classifier.6")
 
 
 def small(num_outputs: int) -> Vgg:
@@ -52,7 +59,7 @@ def test_a_published_file_gives_everything_but_a_last_layer_of_other_size(tmp_pa
     last = mine.classifier[-1].weight.clone()
     path = tmp_path / f"vgg{suffix}"
     (torch.save if suffix == ".pth" else save_file)(published.state_dict(), path)
-    load_imagenet_weights(mine, path)
+    load(mine, path)
     assert_close(mine.features[0].weight, published.features[0].weight)
     assert_close(mine.classifier[3].weight, published.classifier[3].weight)
     assert_close(mine.classifier[-1].weight, last)
@@ -63,4 +70,4 @@ def test_another_network_is_told_by_the_tensor_that_does_not_fit(tmp_path):
     del tensors["classifier.3.bias"]
     torch.save(tensors, tmp_path / "vgg.pth")
     with pytest.raises(UserError, match=r"does not hold torchvision's VGG-19: classifier\.3\.bias does not fit"):
-        load_imagenet_weights(small(1), tmp_path / "vgg.pth")
+        load(small(1), tmp_path / "vgg.pth")

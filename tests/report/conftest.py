@@ -172,3 +172,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run; shared, so tests leave its files as they are."""
     run = tmp_path_factory.mktemp("runs") / "nowhere" / "20250601-120000-cnn"
     return write_run(run, "config", "log", "evaluation", "figures", "result")
+
+
+@pytest.fixture(scope="session")
+def png(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Content of a small picture."""
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    picture(path)
+    return path.read_bytes()

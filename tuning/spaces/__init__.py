@@ -14,6 +14,7 @@ _MODULES = {
     "gamma3_continuous": "gamma3",
     "blimsr_losses": "blimsr_losses",
     "suts_descent": "suts_descent",
+    "goutallier_lr": "goutallier_lr",
     "axon_ppo": "axon_ppo",
     "axon_population": "axon_ppo",
 }

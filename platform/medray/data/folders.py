@@ -12,9 +12,12 @@
 | `mr/a.nii.gz`, `ct/a.nii.gz` | `mr/a`, modality mr |
 | `normal/a.png`, `covid/b.png` | `normal/a`, attribute class |
 | `covid/images/a.png`, `covid/lung masks/a.png` (`medray.data.masked_folders`) | `covid/a`, field lung_mask |
+| `mri/a.png`, `tear/a.png`, `tendon/a.png`: one folder named as a modality | `a`, fields image, tear, tendon |
 | `a.nii.gz`, `a_label.nii.gz` (or `_seg`, `_mask`), also inside `mr/` | `a`; without label files: unlabelled images |
 | `scans/a.stl`, `scans/a.json`, and other folders of surfaces (`medray.data.mesh_folders`) | `a`, fields mesh, label |
 | any of these inside `train/`, `validation/`, `test/` | the same, attribute split |
+
+A table ``labels.csv`` beside any of them gives the cases attributes (`medray.data.case_table`).
 
 An image is a case with the fields `image` and, where one was found, `label`. The patient is the file's stem (for BIDS
 names the ``sub-`` part), so `mr/a` and `us/a` are the same patient. Several slices of one patient need such names, or
@@ -28,8 +31,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from medray.data.case import BadCase, Case
+from medray.data.case_table import with_table
 from medray.data.fields import FileRef, Kind, is_label_name, kind_of, ref_to
-from medray.data.masked_folders import find_masked
+from medray.data.masked_folders import find_beside, find_masked, patient_of
 from medray.data.mesh_folders import find_meshes
 from medray.data.places import Place
 from medray.data.readers import MESH_SUFFIXES, TRACE_SUFFIXES, is_image_name, stem_of, suffix_of
@@ -38,8 +42,9 @@ from medray.storage import StorageError
 
 LAYOUTS = (
     "mr_images/ + mr_labels/; mr/ + mr_labels/; mr/images/ + mr/labels/; images/ + labels/ (or masks/, centrelines/); "
-    "one folder per patient with t1.nii.gz, flair.nii.gz, label.nii.gz; folders of DICOM slices; one folder per "
-    "modality or class; name.nii.gz + name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
+    "mri/ + tear/, tendon/ with masks of the same names; one folder per patient with t1.nii.gz, flair.nii.gz, "
+    "label.nii.gz; folders of DICOM slices; one folder per modality or class; name.nii.gz + "
+    "name_label.nii.gz; or meshes (.stl .ply .obj) with name.json, .npz or .txt"
 )
 LABEL_FOLDERS = ("labels", "label", "masks", "mask", "segmentations", "seg", "instances", "vessels")
 TRACE_FOLDERS = ("centrelines", "centerlines", "traces", "swc")
@@ -89,14 +94,19 @@ def discover(root: Place, kinds: Mapping[str, Kind] | None = None) -> Found:
         raise UserError(f"{root} is empty; expected one of: {LAYOUTS}")
     splits = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in entries if folder.name.lower() in SPLIT_FOLDERS}
     if splits and all(folder.is_dir() for folder in splits):
-        return _in_splits(splits, kinds)
+        return _with_table(root, _in_splits(splits, kinds))
     found = _match(root, entries, kinds)
     if not found.cases:
         orphans = f"; {found.bad[0].reason}" if found.bad else ""
         raise UserError(f"{root} holds no images in a known layout{orphans}; expected one of: {LAYOUTS}")
     found.cases.sort(key=lambda case: case.id)
     _drop_double_ids(found)
-    return found
+    return _with_table(root, found)
+
+
+def _with_table(root: Place, found: Found) -> Found:
+    cases, bad = with_table(root, found.cases)
+    return Found(cases, [*found.bad, *bad])
 
 
 def by_fields(root: Place, columns: Mapping[str, str], kinds: Mapping[str, Kind] | None = None) -> Found:
@@ -124,13 +134,7 @@ def by_fields(root: Place, columns: Mapping[str, str], kinds: Mapping[str, Kind]
             continue
         refs = {name: ref_to(path, kind_of(name, str(path), kinds)) for name, path in paths.items()}
         found.cases.append(Case(stem, patient_of(stem), refs))
-    return found
-
-
-def patient_of(stem: str) -> str:
-    """The patient a file name speaks of: the ``sub-`` part of a BIDS name, else the whole stem."""
-    match = re.match(r"(sub-[A-Za-z0-9]+)(?:_|$)", stem)
-    return match.group(1) if match else stem
+    return _with_table(root, found)
 
 
 def _in_splits(splits: Mapping[Place, str], kinds: Mapping[str, Kind] | None) -> Found:
@@ -157,6 +161,7 @@ def _match(root: Place, entries: Sequence[Place], kinds: Mapping[str, Kind] | No
     layouts: tuple[Callable[[], Found], ...] = (
         lambda: Found(*find_masked(folders)),
         lambda: _modality_folders(folders),
+        lambda: Found(*find_beside(folders, MODALITIES, LABEL_FOLDERS, kinds)),
         lambda: _plain_folders(folders),
         lambda: _dicom(root),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medray.data.case import Case
 from medray.data.fields import Kind, kind_of, ref_to
-from medray.data.places import Places, StoredPath, ask_ahead, split_key
+from medray.data.places import Place, Places, StoredPath, ask_ahead, split_key
 from medray.data.readers import suffix_of
 from medray.errors import UserError
 from medray.storage import is_url
@@ -28,7 +28,7 @@ def read_manifest(path: Path | StoredPath, kinds: Mapping[str, Kind] | None = No
         UserError: unreadable, a required column missing, an empty or repeated case, a cell that names no file where
             its column names files, a file that is missing; each with its row, counted from 1 below the header.
     """
-    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_rows(path)
     columns = list(rows[0]) if rows else []
     for required in ("case", "patient"):
         if required not in columns:
@@ -100,7 +100,14 @@ def _names_file(manifest: Path | StoredPath, cell: str, places: Places) -> bool:
     return ("/" in cell or "\\" in cell) and ("://" not in folder or is_url(folder)) and places(folder).is_dir()
 
 
-def _read_csv(path: Path | StoredPath) -> list[Row]:
+def read_rows(path: Place) -> list[Row]:
+    """The rows of a text table by the names of its header, cells without the space around them; empty rows left out.
+
+    Commas, semicolons or tabs, whichever the header has most of.
+
+    Raises:
+        UserError: it is no UTF-8 text, a column comes twice, or a row has another number of cells than the header.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

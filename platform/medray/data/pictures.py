@@ -1,4 +1,4 @@
-"""Color pictures as microscopes and cameras save them: 8 bits, three channels."""
+"""Pictures as microscopes and cameras save them: color with 8 bits and three channels, and gray ones."""
 
 from __future__ import annotations
 
@@ -30,6 +30,23 @@ def rgb_pixels(volume: Volume, *, color: bool = False) -> NDArray[np.uint8]:
     if color and (pixels.shape[2] == 1 or (pixels == pixels[..., :1]).all()):
         raise UserError(f"{where} is a grayscale image where an RGB image is expected")
     return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
+
+
+def gray(volume: Volume) -> Volume:
+    """The image with one channel; three equal ones, as gray pictures are often saved, become one.
+
+    Raises:
+        UserError: color, several channels, or complex numbers.
+    """
+    array = volume.array
+    if array.dtype.kind == "c":
+        raise UserError(f"{volume.source} holds complex numbers where a gray image is expected")
+    if len(array) == 1:
+        return volume
+    if len(array) == 3 and (array == array[:1]).all():
+        return Volume(array[:1], volume.affine, volume.source, volume.header)
+    kind = "is in color" if len(array) == 3 else f"has {len(array)} channels"
+    raise UserError(f"{volume.source} {kind} where a gray image is expected")
 
 
 def _eight_bits(array: NDArray[Any], where: str) -> NDArray[np.uint8]:

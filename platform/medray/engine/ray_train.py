@@ -26,7 +26,7 @@ from medray.engine.loop import LoopResult, LoopSettings, run_loop
 from medray.engine.mirror import Mirror, followed
 from medray.engine.options import RunOptions
 from medray.engine.reinforce import usable_precision
-from medray.engine.team import ANYWHERE, RayTeam
+from medray.engine.team import ANYWHERE, RayTeam, gpu_share, own_device
 from medray.engine.workbench import InProcessWorkbench, fit_result, part_of_run, terminated_as_interrupted
 from medray.errors import UserError
 from medray.learner import Learner
@@ -253,16 +253,23 @@ class RayWorkbench(InProcessWorkbench):
 
         out, url = self.out, self.url  # not self: a mirror does not travel
         options = replace(self.options, seed=self.seed)
+        pieces = list(items)
 
         def run(index: int, item: ItemT) -> ResultT:
             work = part_of_run(f"{name}/{index}", out, url, options)
+            work.device = own_device()
             result = function(work, item)
             if work.mirror:
                 work.mirror.push()
             return result
 
-        task = ray.remote(num_cpus=1, max_retries=self.options.max_failures, scheduling_strategy=ANYWHERE)(run)
-        return _collect([task.remote(index, item) for index, item in enumerate(items)])
+        task = ray.remote(
+            num_cpus=1,
+            num_gpus=gpu_share(options, ray.cluster_resources(), len(pieces)),
+            max_retries=self.options.max_failures,
+            scheduling_strategy=ANYWHERE,
+        )(run)
+        return _collect([task.remote(index, item) for index, item in enumerate(pieces)])
 
     @contextmanager
     def team(

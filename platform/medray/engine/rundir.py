@@ -16,6 +16,7 @@ from typing import Any
 
 from medray.engine.mirror import Mirror
 from medray.errors import UserError
+from medray.figures.scene import scene_record
 from medray.storage import Folder, is_url
 from medray.storage.local import local_copy
 from medray.system import Figure
@@ -156,15 +157,17 @@ class RunDirectory:
         return path
 
     def write_figures(self, figures: Sequence[Figure]) -> None:
-        """Save pictures under figures/ and their captions in figures.json."""
+        """Save pictures and scenes under figures/ and their captions in figures.json."""
         folder = self.path / "figures"
         folder.mkdir(exist_ok=True)
+        listed = []
         for figure in figures:
             (folder / f"{figure.name}.png").write_bytes(figure.png)
-        self.write_json(
-            "figures/figures.json",
-            [{"name": f.name, "caption": f.caption, "file": f"{f.name}.png"} for f in figures],
-        )
+            listed.append({"name": figure.name, "caption": figure.caption, "file": f"{figure.name}.png"})
+            if figure.scene is not None:
+                listed[-1]["scene"] = f"{figure.name}.scene.json"
+                self.write_json(f"figures/{figure.name}.scene.json", scene_record(figure.scene))
+        self.write_json("figures/figures.json", listed)
 
 
 def permanent(out: Path) -> Path:

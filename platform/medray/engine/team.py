@@ -49,7 +49,7 @@ class _Seat:
     def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         if self._work is None:
             work = self._make_workbench()
-            work.device = _own_device()
+            work.device = own_device()
             self._member = self._make(work, self._item)
             self._work = work
             append_json(work.out / SEATS, {"node": os.uname().nodename, "pid": os.getpid(), "since": time.time()})
@@ -135,7 +135,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _own_device() -> torch.device:
+def own_device() -> torch.device:
     """The GPU that Ray gave this process, or the CPU; a GPU that is merely visible belongs to others."""
     import ray
 
@@ -155,8 +155,13 @@ def _resources(options: RunOptions, have: Mapping[str, float], members: int, *, 
         return {"num_cpus": 0, "num_gpus": 0}
     return {
         "num_cpus": _share(options.cpus_per_worker, have.get("CPU", 0), members),
-        "num_gpus": _share(1, have.get("GPU", 0), members) if options.use_gpu else 0,
+        "num_gpus": gpu_share(options, have, members),
     }
+
+
+def gpu_share(options: RunOptions, have: Mapping[str, float], parts: int) -> float:
+    """What each of so many parts of a run asks for, of the GPUs that the cluster has; 0 without ``--use-gpu``."""
+    return _share(1, have.get("GPU", 0), parts) if options.use_gpu else 0
 
 
 def _share(wanted: int, there: float, members: int) -> float:

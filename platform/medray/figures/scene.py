@@ -1,14 +1,14 @@
 """A small volume with a heat map that the report lets its reader turn: shrunk, turned to the patient, eight bits.
 
-Kept as JSON beside the picture it belongs to; gzip and base64 inside, so that the report's page can hold it as it is.
+Kept as JSON beside the picture it belongs to, with gzip and base64 inside; the report's page holds the same record.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
-import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,8 @@ def make_scene(
         ValueError: not three axes, or shapes that differ.
     """
     shapes = [np.shape(array) for array in (image, heat, mask) if array is not None]
-    if len(shapes[0]) != 3 or len(set(shapes)) != 1:
-        raise ValueError(f"a scene needs volumes of one shape (D, H, W), got {shapes}")
+    if len(shapes[0]) != 3 or len(set(shapes)) != 1 or min(shapes[0]) < 2:
+        raise ValueError(f"a scene needs volumes of one shape (D, H, W) with two voxels along each axis, got {shapes}")
     sizes = [float(size) for size in spacing]
     factors = [min(1.0, MAX_SIDE / length) for length in shapes[0]]
     gray = _eight_bits(to_gray(_shrunk(np.asarray(image, dtype=float), factors)))
@@ -80,22 +80,44 @@ def make_scene(
     )
 
 
-def scene_json(scene: Scene) -> str:
-    """The scene as text; the same scene gives the same text."""
-    return json.dumps(
-        {
-            "shape": list(scene.image.shape),
-            "spacing": list(scene.spacing),
-            "letters": [list(pair) for pair in scene.letters],
-            "image": _packed(scene.image),
-            "heat": _packed(scene.heat),
-            "mask": None if scene.mask is None else _packed(scene.mask.astype(np.uint8)),
-        }
-    )
+def scene_record(scene: Scene) -> dict[str, Any]:
+    """The scene in JSON's own types, packed; the same scene gives the same record."""
+    return {
+        "shape": list(scene.image.shape),
+        "spacing": list(scene.spacing),
+        "letters": [list(pair) for pair in scene.letters],
+        "image": _packed(scene.image),
+        "heat": _packed(scene.heat),
+        "mask": None if scene.mask is None else _packed(scene.mask.astype(np.uint8)),
+    }
+
+
+def read_scene(record: Mapping[str, Any]) -> Scene:
+    """The inverse of `scene_record`.
+
+    Raises:
+        ValueError: the record is not a scene's.
+    """
+    try:
+        shape = tuple(int(length) for length in record["shape"])
+        across, along, through = (float(size) for size in record["spacing"])
+        letters = tuple((str(low), str(high)) for low, high in record["letters"])
+        image, heat = (_unpacked(record[name], shape) for name in ("image", "heat"))
+        mask = None if record["mask"] is None else _unpacked(record["mask"], shape) != 0
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"not a scene: {type(error).__name__} {error}") from None
+    sized = len(shape) == 3 and min(shape) >= 2 and max(shape) <= MAX_SIDE
+    if not sized or len(letters) not in (0, 3) or not all(0 < size < np.inf for size in (across, along, through)):
+        raise ValueError(f"not a scene: shape {shape}, spacing {record['spacing']}, letters {record['letters']}")
+    return Scene(image, heat, (across, along, through), mask, letters)
 
 
 def _packed(array: NDArray[np.uint8]) -> str:
     return base64.b64encode(gzip.compress(array.tobytes(), mtime=0)).decode()
+
+
+def _unpacked(text: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.frombuffer(gzip.decompress(base64.b64decode(text)), dtype=np.uint8).reshape(shape)
 
 
 def _eight_bits(values: Array) -> NDArray[np.uint8]:

@@ -24,12 +24,12 @@ from torch.overrides import TorchFunctionMode
 _GUIDED = frozenset(
     getattr(where, name + suffix)
     for where in (torch, F, Tensor)
-    for name in ("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "threshold", "hardtanh")
+    for name in ("relu", "relu6", "hardtanh", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu")
     for suffix in ("", "_")
     if hasattr(where, name + suffix)
 )
-"""Activations that never fall: what goes up through them can be told from what goes down."""
-_NOT_GUIDED = frozenset((F.gelu, F.silu, F.mish, F.hardswish, F.softplus, F.logsigmoid))
+"""Activations that never fall, so that more of their input is more of their output."""
+_NOT_GUIDED = frozenset((F.gelu, F.silu, F.mish, F.hardswish))
 
 
 def class_activation_map(features: Tensor, weights: Tensor, size: Sequence[int]) -> Tensor:
@@ -77,7 +77,7 @@ def grad_cam(network: nn.Module, images: Tensor, layer: str, classes: Sequence[i
     """
     with _evaluating(network):
         probe: Any = _Probe(network, layer)
-        heat: Tensor = GradCAM(probe, layer, postprocessing=_unit)(images.clone(), class_idx=_indices(images, classes))
+        heat: Tensor = GradCAM(probe, layer, postprocessing=_unit)(_copy(images), class_idx=_indices(images, classes))
         return heat[:, 0].detach()
 
 
@@ -85,9 +85,9 @@ def guided_backprop(network: nn.Module, images: Tensor, classes: Sequence[int]) 
     """Gradient of the class's logit on its way back through positive gradients only: Springenberg et al., ICLR 2015.
 
     At each activation the gradient that arrives is cut off below zero and then goes through the activation's own
-    derivative; for a ReLU that is the paper's rule. Covered are ReLU, ReLU6, leaky, parametric and randomized ReLU,
-    ELU, CELU, SELU, hard tanh and thresholds, as modules or as functions, in place or not. A ReLU written by hand
-    (``x.clamp(min=0)``) cannot be seen.
+    derivative; for a ReLU that is the paper's rule. Covered are ReLU, ReLU6, hard tanh, leaky, parametric and
+    randomized ReLU, ELU, CELU and SELU, as modules or as functions, in place or not. Sigmoid and tanh, which are gates,
+    keep their gradient. A ReLU written by hand (``x.clamp(min=0)``) cannot be seen.
 
     Args:
         network: images (B, C, *s) to logits (B, N); left as it was.
@@ -102,7 +102,7 @@ def guided_backprop(network: nn.Module, images: Tensor, classes: Sequence[int]) 
             or scripted network hides them), not one class for each image, no such class.
     """
     with _evaluating(network):
-        inputs = images.detach().clone().requires_grad_()
+        inputs = _copy(images)
         with _PositiveGradients() as guide:
             score = _class_score(network(inputs), _indices(images, classes))
         if not guide.num_seen:
@@ -148,7 +148,7 @@ class _Probe(ModelWithHooks):
 
         handle = modules[self.layer].register_forward_hook(keep)
         try:
-            logits = self.model(x.requires_grad_())
+            logits = self.model(x)
         finally:
             handle.remove()
         if not found or found[-1].dim() != x.dim():
@@ -170,7 +170,7 @@ class _PositiveGradients(TorchFunctionMode):
         if func in _NOT_GUIDED:
             raise ValueError(f"guided backpropagation is not defined for {func.__name__}, which falls and rises")
         result = func(*args, **(kwargs or {}))
-        if func in _GUIDED:
+        if func in _GUIDED and result.requires_grad:
             self.num_seen += 1
             result.register_hook(lambda gradient: gradient.clamp(min=0))
         return result
@@ -180,6 +180,10 @@ def _class_score(logits: Tensor, classes: Tensor) -> Tensor:
     if logits.dim() != 2 or not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
         raise ValueError(f"classes {classes.tolist()} must be columns of the logits {tuple(logits.shape)}")
     return logits.gather(1, classes[:, None])
+
+
+def _copy(images: Tensor) -> Tensor:
+    return images.detach().clone().requires_grad_()
 
 
 def _indices(images: Tensor, classes: Sequence[int]) -> Tensor:

@@ -1,17 +1,12 @@
-"""VGG networks (Simonyan & Zisserman 2015), with torchvision's layout and names, so its published files load unchanged.
-
-Nothing is downloaded: `load_imagenet_weights` reads a file of the user's.
-"""
+"""VGG networks (Simonyan & Zisserman 2015), with torchvision's layout and names, so its published files load unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from medray.nn.sample_dropout import SampleDropout
-from medray.nn.weights import load_published, read_state_dict
 
 VGG19_CHANNELS = (64, 128, 256, 512, 512)
 VGG19_CONVS = (2, 2, 4, 4, 4)
@@ -80,22 +75,3 @@ class Vgg(nn.Module):
         grid: Tensor = self.avgpool(self.features(images))
         logits: Tensor = self.classifier(grid.flatten(1))
         return logits
-
-
-def load_imagenet_weights(network: Vgg, path: Path) -> None:
-    """Load torchvision's published VGG-19; the last layer stays as it is unless it has the published 1000 outputs.
-
-    Args:
-        network: a VGG-19 for three channels.
-        path: the state dict, ``.pth`` (read without unpickling objects) or ``.safetensors``.
-
-    Raises:
-        UserError: the file cannot be read, or holds another network.
-    """
-    tensors = read_state_dict(path)
-    last = f"classifier.{len(network.classifier) - 1}"
-    for name, own in network.classifier[-1].state_dict().items():
-        published = tensors.get(f"{last}.{name}")
-        if published is not None and published.shape[0] != own.shape[0]:
-            tensors[f"{last}.{name}"] = own
-    load_published(network, tensors, path, "torchvision's VGG-19")

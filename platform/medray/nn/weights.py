@@ -55,7 +55,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_published(
-    network: nn.Module, tensors: Mapping[str, Tensor], path: Path, architecture: str, *, first: str = ""
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    architecture: str,
+    *,
+    first: str = "",
+    last: str = "",
 ) -> None:
     """Load published weights for color images into a network; names and shapes must be the network's.
 
@@ -68,6 +74,7 @@ def load_published(
         path: where they were read, for messages.
         architecture: what they should be, for messages: "torchvision's ResNet-18".
         first: name of the first layer's weights, where the network takes gray images.
+        last: name of the last layer, which keeps its own weights where the network has another number of outputs.
 
     Raises:
         UserError: they are of another network.
@@ -76,6 +83,9 @@ def load_published(
     if first in mine and mine[first].ndim == 4:
         mine[first] = mine[first].sum(dim=1, keepdim=True)
     expected = network.state_dict()
+    for name in (f"{last}.weight", f"{last}.bias"):
+        if name in mine and name in expected and len(mine[name]) != len(expected[name]):
+            mine[name] = expected[name]
     # Files older than PyTorch 0.4.1 lack the counters of batch normalization.
     missing = [name for name in expected if name not in mine and not name.endswith("num_batches_tracked")]
     wrong = [name for name, tensor in mine.items() if name not in expected or tensor.shape != expected[name].shape]

@@ -19,8 +19,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from medray import registry
+from medray.figures.scene import scene_record
 from medray.report import charts, comparison, sections
 from medray.report.run_files import IMAGE_TYPES, Picture, RunFiles, mapping, objects, read_run
+
+_VIEWER = ("rays.js", "planes.js", "scene.js")
+"""For pages with volumes only."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -53,7 +57,13 @@ def render(run: RunFiles) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # Ours, not the run's: the only text that enters the page unescaped. Stripped, since the digest counts each byte.
-    script, style = (loader.get_source(environment, name)[0].strip() for name in ("report.js", "report.css"))
+    turning = any(picture.scene for picture in run.pictures)
+    scripts, styles = (
+        (("report.js", *_VIEWER), ("report.css", "scene.css")) if turning else (("report.js",), ("report.css",))
+    )
+    script, style = (
+        "\n".join(loader.get_source(environment, name)[0].strip() for name in names) for names in (scripts, styles)
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = environment.get_template("report.html.j2")
     return template.render(script=Markup(script), style=Markup(style), script_digest=digest, **_context(run))
@@ -89,7 +99,10 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "has_initial": any(one.name == comparison.INITIAL for one in scores),
         "strips": sections.strips(scores),
         "cases": sections.case_table(scores),
-        "pictures": [(picture, _data_url(picture)) for picture in run.pictures],
+        "pictures": [
+            (picture, _data_url(picture), scene_record(picture.scene) if picture.scene else None)
+            for picture in run.pictures
+        ],
         "bad_cases": [
             {name: sections.plain(case.get(name, "")) for name in ("case", "reason", "file")}
             for case in objects(data, "bad")

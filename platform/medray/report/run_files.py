@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medray.errors import UserError
+from medray.figures.scene import Scene, read_scene
 
 IMAGE_TYPES = {
     ".png": "image/png",
@@ -26,11 +27,12 @@ IMAGE_TYPES = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the run: its file, lying inside the run directory, and what is to be seen on it."""
+    """A figure of the run: its file, inside the run directory, what is to be seen on it, and the volume behind it."""
 
     name: str
     caption: str
     file: Path
+    scene: Scene | None = None
 
 
 @dataclass(frozen=True)
@@ -158,18 +160,31 @@ def _find_pictures(folder: Path, problems: list[str]) -> list[Picture]:
     pictures = []
     for item in listed:
         name = str(item.get("file") or f"{item.get('name')}.png")
-        file = _inside(folder, name)
+        file = _inside(folder, name, IMAGE_TYPES)
         if file is None:
             problems.append(f"The figure {name} is listed but is no picture in this run's figures folder.")
             continue
-        pictures.append(Picture(str(item.get("name") or file.stem), str(item.get("caption") or ""), file))
+        scene = _read_scene(folder, str(item["scene"]), problems) if item.get("scene") else None
+        pictures.append(Picture(str(item.get("name") or file.stem), str(item.get("caption") or ""), file, scene))
     return pictures
 
 
-def _inside(folder: Path, name: str) -> Path | None:
+def _read_scene(folder: Path, name: str, problems: list[str]) -> Scene | None:
+    file = _inside(folder, name, {".json"})
+    if file is None:
+        problems.append(f"The volume {name} is listed but is not in this run's figures folder.")
+        return None
+    try:
+        return read_scene(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        problems.append(f"{name} cannot be read, so its figure cannot be turned: {error}.")
+        return None
+
+
+def _inside(folder: Path, name: str, suffixes: Container[str]) -> Path | None:
     # The list is data: an entry such as ../../secret.png must not pull a stranger's file into the report.
     for candidate in (folder / "figures" / name, folder / name):
         file = candidate.resolve()
-        if file.is_file() and file.is_relative_to(folder.resolve()) and file.suffix.lower() in IMAGE_TYPES:
+        if file.is_file() and file.is_relative_to(folder.resolve()) and file.suffix.lower() in suffixes:
             return file
     return None

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from medray.data.case import Case, Volume
+from medray.data.pictures import gray
 from medray.errors import UserError
 from medray.systems.super_resolution.blimsr_config import BlimsrConfig
 from medray.systems.super_resolution.blimsr_system import Blimsr
-from medray.systems.super_resolution.high_res import HighResReader, IntensityRange, as_slices, gray, range_of
+from medray.systems.super_resolution.high_res import HighResReader, IntensityRange, as_slices, range_of
 
 WINDOW = (-1000.0, 1000.0)
 

@@ -26,6 +26,8 @@ from medray.errors import UserError
 SUFFIXES = (".dcm", ".dicom", ".ima")
 GAP_TOLERANCE = 0.1
 """Slices further apart than the median by this fraction mean that some are missing."""
+_SAME_POSITION_MM = 0.01
+_SAME_DIRECTION = 0.01  # components of unit vectors; scanners round them
 _HEADER_BYTES = 64 << 10
 """Fetched of a stored file to read its tags; the whole file where this does not reach the pixels."""
 _REQUESTS_AT_ONCE = 16
@@ -54,13 +56,16 @@ class Series:
     files: tuple[Place, ...]
     positions: tuple[float, ...]
     """mm along the slice normal, ascending; empty where the files carry no position."""
+    mixed: str = ""
+    """What keeps the files from being one stack of slices, as the rest of a sentence; empty where nothing does."""
 
 
 def read(path: Path, key: str = "") -> Volume:
     """Read a file, or the series in a folder; ``key`` is a series UID where the folder holds several.
 
     Raises:
-        UserError: no DICOM file, several series, missing slices, or damaged pixels.
+        UserError: no DICOM file, several series, missing slices, a slice given twice, slices of several sizes or
+            planes, or damaged pixels.
     """
     if path.is_file():
         return _read_pixels([path], path)
@@ -72,6 +77,9 @@ def read(path: Path, key: str = "") -> Volume:
             f"{one.uid} ({one.description or 'no description'}, {len(one.files)} files)" for one in series
         )
         raise UserError(f"{path} holds {len(series)} DICOM series where one is expected; add #UID to choose: {listed}")
+    if series[0].mixed:
+        raise UserError(f"{path} {series[0].mixed}")
+    _check_twice(path, series[0])
     _check_gaps(path, series[0])
     return _read_pixels(series[0].files, path)
 
@@ -131,6 +139,7 @@ def series_in(folder: Place) -> list[Series]:
                 patient=_pseudonym(str(head.get("PatientID", ""))),
                 files=tuple(item[2] for item in items),
                 positions=positions if np.isfinite(positions).all() else (),
+                mixed=_mixed([(item[2].name, item[3]) for item in items]),
             )
         )
     return series
@@ -170,8 +179,43 @@ def _position(head: Any) -> float:
     return float(np.dot(np.cross(axes[0], axes[1]), [float(v) for v in position]))
 
 
+def _mixed(slices: Sequence[tuple[str, Any]]) -> str:
+    """Why slices (file name, tags) of one series are no stack, or nothing."""
+    first_name, first = slices[0]
+    for name, head in slices[1:]:
+        sizes = [(int(one.get("Columns") or 0), int(one.get("Rows") or 0)) for one in (first, head)]
+        if sizes[0] != sizes[1]:
+            shapes = [f"{columns} x {rows}" for columns, rows in sizes]
+            return f"holds slices of different size in one series: {first_name} is {shapes[0]}, {name} is {shapes[1]}"
+        planes = [np.array(one.get("ImageOrientationPatient") or [0.0] * 6, dtype=np.float64) for one in (first, head)]
+        if np.abs(planes[0] - planes[1]).max() > _SAME_DIRECTION:
+            return (
+                f"holds slices of different planes in one series, as {first_name} and {name}; a localizer is no volume"
+            )
+    return ""
+
+
 def _pseudonym(patient_id: str) -> str:
     return "p" + hashlib.blake2b(patient_id.encode(), digest_size=5).hexdigest() if patient_id else ""
+
+
+def _check_twice(folder: Path, series: Series) -> None:
+    """Two files at one position: a copy, or another echo, phase or series."""
+    twice = [index for index, gap in enumerate(np.diff(series.positions)) if gap < _SAME_POSITION_MM]
+    if not twice:
+        return
+    first, second = series.files[twice[0]], series.files[twice[0] + 1]
+    where = f"{folder}: {len(twice)} of {len(series.files)} slices lie where another one does, as {first.name} and "
+    if _same_pixels(first, second):
+        raise UserError(f"{where}{second.name} with the same pixels; remove the copies")
+    raise UserError(f"{where}{second.name} with other pixels; keep the slices of one echo, phase or acquisition")
+
+
+def _same_pixels(first: Place, second: Place) -> bool:
+    import pydicom
+
+    pixels = [pydicom.dcmread(io.BytesIO(file.read_bytes())).get("PixelData") for file in (first, second)]
+    return bool(pixels[0] == pixels[1])
 
 
 def _check_gaps(folder: Place, series: Series) -> None:

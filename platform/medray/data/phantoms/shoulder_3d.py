@@ -12,7 +12,7 @@ right ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -20,20 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medray.data.case import Case, FieldRef, Volume
-from medray.data.phantoms.shoulder_anatomy import Cut, Shoulder, Tear, draw_shoulder, drawn_shoulder, tear_membership
+from medray.data.phantoms.shoulder_anatomy import Cut, Shoulder, Tear, drawn_shoulder, tear_membership
+from medray.data.phantoms.shoulder_drawing import draw_shoulder
 from medray.data.phantoms.shoulder_scanner import (
     FAT_BRIGHT,
     FAT_SUPPRESSED,
     FloatArray,
     bias_field,
     drawn_contrast,
+    mask_of,
     paint,
     rician,
     stored,
     stream_of,
     texture,
 )
-from medray.data.phantoms.shoulder_tears import MIX, Size, drawn_size, drawn_tear
+from medray.data.phantoms.shoulder_tears import Size, drawn_size, drawn_tear
 
 Name = Literal["image", "tear"]
 
@@ -121,7 +123,7 @@ def cases(
         raise ValueError(f"noise is not negative and bias lies in [0, 1), got {noise} and {bias}")
     made = []
     for index in range(n):
-        kind = drawn_size(np.random.default_rng([seed, *b"sizes"]), index, MIX)
+        kind = drawn_size(seed, index)
         scan = Scan(seed=seed, index=index, tear_size=kind, size=size, slices=slices, noise=noise, bias=bias)
         made.append(_case(scan))
     return tuple(made)
@@ -185,7 +187,7 @@ def _tear(scan: Scan) -> Tear | None:
     random = scan.random("tear")
     tear = drawn_tear(random, scan.tear_size, error_mm=_ERROR_MM)
     room = max(0.0, _shoulder(scan).width - tear.length_mm / 2 - 1.0)
-    return Tear(**{**vars(tear), "middle_mm": float(random.uniform(-room, room))})
+    return replace(tear, middle_mm=random.uniform(-room, room))
 
 
 def _shoulder(scan: Scan) -> Shoulder:
@@ -203,10 +205,9 @@ def _drawn(scan: Scan) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     image, band = draw_shoulder(shoulder, cut, values, fibers)
     tear, mask = _tear(scan), np.zeros((scan.size, scan.size, scan.slices), dtype=np.uint8)
     if tear:
-        gap = tear_membership(tear, band, cut, shoulder)
+        gap = tear_membership(tear, band, cut)
         paint(image, gap, values["fluid"])
-        thick = _averaged(gap)
-        mask[thick >= min(0.5, float(thick.max()))] = 1
+        mask = mask_of(_averaged(gap)).astype(np.uint8)
     image = _averaged(image)
     image = image * bias_field(scan.random("bias"), image.shape, scan.bias)
     return stored(rician(scan.random("noise"), image, scan.noise), _FULL, np.uint16), mask

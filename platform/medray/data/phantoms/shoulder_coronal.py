@@ -20,32 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medray.data.case import Case, FieldRef, Volume
-from medray.data.phantoms.shoulder_anatomy import (
-    Cut,
-    Shoulder,
-    Tear,
-    draw_shoulder,
-    drawn_shoulder,
-    tear_membership,
-)
+from medray.data.phantoms.shoulder_anatomy import Cut, Shoulder, Tear, drawn_shoulder, tear_membership
+from medray.data.phantoms.shoulder_drawing import draw_shoulder
 from medray.data.phantoms.shoulder_scanner import (
     FAT_BRIGHT,
     FAT_SUPPRESSED,
     bias_field,
     drawn_contrast,
+    mask_of,
     paint,
     rician,
     stored,
     stream_of,
     texture,
 )
-from medray.data.phantoms.shoulder_tears import MIX, Size, drawn_size, drawn_tear
+from medray.data.phantoms.shoulder_tears import Size, drawn_size, drawn_tear
 
 Name = Literal["image", "label"]
 
-FIELD_OF_VIEW_MM = 150.0
+FIELD_OF_VIEW_MM = 140.0
 _MIDDLE_MM = (-14.0, -10.0)  # lateral and up of the image's middle, from the head's
 _WIDTH_MM = (11.0, 13.0)
+_OFF_MIDDLE = (0.55, 1.0)  # the gap in a slice, of that in the tear's middle
 _SUPPRESSED = 0.6  # share of patients
 _FULL = 2400.0  # stored value of intensity 1
 _MIN_SIZE = 32
@@ -95,7 +91,7 @@ class CoronalField:
         spacing = FIELD_OF_VIEW_MM / self.slice.size
         affine = np.diag([spacing, spacing, 4.0, 1.0])
         array = (label if self.name == "label" else image)[None]
-        return Volume(array.copy(), affine, f"phantom:shoulder_coronal {self.fingerprint()}", {"format": "raster"})
+        return Volume(array.copy(), affine, f"phantom:shoulder_coronal {self.fingerprint()}", {"format": "phantom"})
 
     def fingerprint(self) -> str:
         """Every parameter by name."""
@@ -117,8 +113,8 @@ def cases(
 
     Args:
         patients: number of patients. Patient i does not depend on it.
-        slices: of each patient, evenly spaced from front to back.
-        size: rows and columns of a slice, over 150 mm.
+        slices: of each patient, from front to back.
+        size: rows and columns of a slice, over 140 mm.
         seed: of everything.
         nothing: share of slices that do not show the tendon.
         tendon: share of slices with a whole tendon; the others show a tear.
@@ -129,7 +125,7 @@ def cases(
     Returns:
         Cases ``p003/s2`` of patient ``p003`` with the fields ``image`` and ``label``. Attributes: ``kind`` (nothing,
         tendon, tear), and of torn slices ``class`` (partial, small, medium, large) and ``gap_mm``, the length of the
-        gap along the tendon, which is half of what a tear of that class measures from front to back.
+        gap along the tendon, at most half of what a tear of that class measures from front to back.
 
     Raises:
         ValueError: a parameter is out of range.
@@ -221,10 +217,9 @@ def _shoulder(seed: int, patient: int) -> Shoulder:
 @lru_cache(maxsize=1024)
 def _tear(one: Slice) -> tuple[Size, Tear]:
     """The patient's tear as this slice cuts it: the gap differs a little from slice to slice."""
-    start = np.random.default_rng([one.seed, *b"sizes"])
-    size = drawn_size(start, one.patient, {name: MIX[name] for name in MIX if name != "none"})
+    size = drawn_size(one.seed, one.patient, torn=True)
     tear = drawn_tear(one.random("tear"), size, factor=one.tear_size)
-    gap = tear.gap_mm * one.random("gap", shared=False).uniform(0.8, 1.2)
+    gap = tear.gap_mm * one.random("gap", shared=False).uniform(*_OFF_MIDDLE)
     return size, replace(tear, gap_mm=gap, middle_mm=one.anterior_mm)
 
 
@@ -237,11 +232,11 @@ def _drawn(one: Slice) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
     scale = one.size / 128
     fibers = texture(one.random("fibers", shared=False), (one.size, one.size), (0.8 * scale, 3.0 * scale))
     image, band = draw_shoulder(shoulder, cut, values, fibers)
-    label = (shoulder.tendon_distance(band, cut) < 0).astype(np.uint8)
+    label = (band.tendon < 0).astype(np.uint8)
     if one.torn:
-        gap = tear_membership(_tear(one)[1], band, cut, shoulder)
+        gap = tear_membership(_tear(one)[1], band, cut)
         paint(image, gap, values["fluid"])
-        label[gap >= 0.5] = 2
+        label[mask_of(gap * label)] = 2
     image = image * bias_field(one.random("bias"), image.shape, one.bias)
     return stored(rician(one.random("noise", shared=False), image, one.noise), _FULL, np.uint16), label
 

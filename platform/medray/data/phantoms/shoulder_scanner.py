@@ -6,7 +6,7 @@ arrays of two or three axes; lengths are in mm, intensities in units of 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,12 +38,20 @@ FAT_BRIGHT: Mapping[str, float] = {
     "fluid": 0.75,
 }
 """T2 without fat suppression: fat is as bright as fluid."""
+_GOLDEN = (5**0.5 - 1) / 2
 _SPREAD = 0.08  # of a tissue's value between patients, relative
 
 
 def stream_of(seed: int, index: int, stream: str) -> np.random.Generator:
     """Random draws of one patient (or image); one stream per ingredient, independent of all others."""
     return np.random.default_rng([seed, index, *stream.encode()])
+
+
+def drawn_class(seed: int, stream: str, index: int, weights: Sequence[float]) -> int:
+    """Class of the index-th case: over any stretch of cases the classes have about the shares of their weights."""
+    start = np.random.default_rng([seed, *stream.encode()]).random()
+    ends = np.cumsum(weights)
+    return int(np.searchsorted(ends[:-1], (start + index * _GOLDEN) % 1.0 * ends[-1], side="right"))
 
 
 def drawn_contrast(random: np.random.Generator, values: Mapping[str, float]) -> dict[str, float]:
@@ -54,6 +62,11 @@ def drawn_contrast(random: np.random.Generator, values: Mapping[str, float]) -> 
 def soft(distance: NDArray[Any], pixel_mm: float) -> FloatArray:
     """Membership of a shape, from its signed distance in mm (negative inside): a border of one pixel."""
     return np.clip(0.5 - np.asarray(distance, dtype=np.float32) / np.float32(pixel_mm), 0.0, 1.0)
+
+
+def mask_of(where: FloatArray) -> NDArray[np.bool_]:
+    """Pixels that a shape fills at least by half; where it fills none so far, the fullest: no lesion gets lost."""
+    return np.asarray((where > 0) & (where >= min(0.5, float(where.max()))))
 
 
 def paint(image: FloatArray, where: NDArray[Any], value: float | NDArray[Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from medray.data.phantoms.shoulder_anatomy import Tear
+from medray.data.phantoms.shoulder_scanner import drawn_class
 
 Size = Literal["none", "partial", "small", "medium", "large"]
 SIZES: tuple[Size, ...] = get_args(Size)
@@ -24,23 +25,12 @@ LENGTHS_MM: Mapping[Size, tuple[float, float]] = {
 _DEPTH = (0.35, 0.65)  # of a partial tear, share of the tendon's thickness
 _RETRACTION = (0.4, 0.6)  # gap along the tendon, of the length
 _START_MM = (0.5, 6.0)
-_GOLDEN = (5**0.5 - 1) / 2
 
 
-def drawn_size(random: np.random.Generator, index: int, mix: Mapping[Size, int]) -> Size:
-    """Class of the index-th case: over any stretch of cases the classes have about their shares.
-
-    Args:
-        random: a stream of the whole phantom, for where the sequence starts.
-        index: number of the case.
-        mix: class -> weight.
-    """
-    at = (random.random() + index * _GOLDEN) % 1.0 * sum(mix.values())
-    for size, weight in mix.items():
-        at -= weight
-        if at < 0:
-            return size
-    return next(reversed(tuple(mix)))
+def drawn_size(seed: int, index: int, *, torn: bool = False) -> Size:
+    """Class of the index-th case, or of the index-th that is torn: over any stretch of cases with about the mix."""
+    sizes = SIZES[1:] if torn else SIZES
+    return sizes[drawn_class(seed, "sizes", index, [MIX[size] for size in sizes])]
 
 
 def drawn_tear(random: np.random.Generator, size: Size, *, factor: float = 1.0, error_mm: float = 0.0) -> Tear:

@@ -1,4 +1,4 @@
-"""Y-view slices of the shoulder with fat in the supraspinatus, for the Goutallier grader of rct-02 (MEDS Clinic).
+"""Y-view slices of the shoulder with fat in the supraspinatus, for the two-step Goutallier grader (MEDS Clinic, 2020).
 
 Stands in for 606 private T2-weighted sagittal-oblique slices: the scapula is cut into a Y, and above it the oval
 supraspinatus fills its fossa. The grade decides only how much of the muscle is streaks of fat; the fat under the skin,
@@ -15,22 +15,20 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medray.data.case import Case, FieldRef, Volume
-from medray.data.phantoms.shoulder_anatomy import Cut, ellipsoid
+from medray.data.phantoms.shoulder_anatomy import Cut
 from medray.data.phantoms.shoulder_scanner import (
     FAT_BRIGHT,
-    FloatArray,
     bias_field,
+    drawn_class,
     drawn_contrast,
-    paint,
     rician,
     soft,
     stored,
     stream_of,
-    texture,
 )
+from medray.data.phantoms.shoulder_y_drawing import Oval, draw_body, draw_scapula, fat_streaks, paint_muscle, waves
 
 Name = Literal["image", "label", "fat"]
 
@@ -39,12 +37,10 @@ MIX = (403, 114, 51, 24, 14)
 FAT = ((0.0, 0.012), (0.05, 0.015), (0.20, 0.04), (0.50, 0.05), (0.70, 0.05))
 """Fat in the muscle by grade: mean and standard deviation of its share of the area."""
 FIELD_OF_VIEW_MM = 150.0
-_OTHER_FAT = 0.5  # at most, in the other muscles
 _MEN = 333 / 606
 _AGE = (55.1, 13.2)
 _FULL = 255.0
 _MIN_SIZE = 48
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +81,7 @@ class ViewField:
         array = {"image": image, "label": muscle, "fat": fat}[self.name][None]
         spacing = FIELD_OF_VIEW_MM / self.view.size
         affine = np.diag([spacing, spacing, 4.0, 1.0])
-        return Volume(array.copy(), affine, f"phantom:shoulder_y {self.fingerprint()}", {"format": "raster"})
+        return Volume(array.copy(), affine, f"phantom:shoulder_y {self.fingerprint()}", {"format": "phantom"})
 
     def fingerprint(self) -> str:
         """Every parameter by name."""
@@ -118,12 +114,10 @@ def cases(
         raise ValueError(f"size must be at least {_MIN_SIZE} pixels for streaks to show, got {size}")
     if noise < 0 or not 0 <= bias < 1:
         raise ValueError(f"noise is not negative and bias lies in [0, 1), got {noise} and {bias}")
-    start = float(np.random.default_rng([seed, *b"grades"]).random())
-    ends = np.cumsum([1] * len(MIX) if even else MIX)
+    weights = [1] * len(MIX) if even else MIX
     made = []
     for index in range(n):
-        at = (start + index * _GOLDEN) % 1.0 * ends[-1]
-        grade = int(np.searchsorted(ends, at, side="right"))
+        grade = drawn_class(seed, "grades", index, weights)
         made.append(_case(View(seed=seed, index=index, grade=grade, size=size, noise=noise, bias=bias)))
     return tuple(made)
 
@@ -137,41 +131,26 @@ def _case(view: View) -> Case:
     return Case(f"y{view.index:04d}", f"y{view.index:04d}", refs, attributes)
 
 
-@dataclass(frozen=True)
-class _Oval:
-    """A muscle: center and radii (forward, up) in mm from the Y's fork, its tilt in rad."""
-
-    center: tuple[float, float]
-    radii: tuple[float, float]
-    tilt: float
-
-    def distance(self, cut: Cut) -> FloatArray:
-        """Signed, mm."""
-        found = ellipsoid(cut, (*self.center, 0.0), (*self.radii, 1e6), self.tilt)
-        return np.asarray(found, dtype=np.float32)
-
-
 @lru_cache(maxsize=8)
 def _drawn(view: View) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """Image, muscle and fat; the last few are kept, since the masks are asked for right after the image."""
     values = drawn_contrast(view.random("contrast"), FAT_BRIGHT)
     cut, random = _cut(view), view.random("anatomy")
     image = np.full((view.size, view.size), values["air"], dtype=np.float32)
-    _body(image, view, cut, values, random)
-    _scapula(image, cut, values, random)
+    draw_body(image, cut, values, random, view.random)
+    draw_scapula(image, cut, values, random)
     wasting = random.uniform(0.72, 1.0)  # of the muscle in its fossa; what is left is fat
-    oval = _Oval(
+    oval = Oval(
         (random.normal(0, 2), 17.0 + random.normal(0, 1)),
         (22.0 * wasting * random.uniform(0.92, 1.05), 12.0 * wasting * random.uniform(0.9, 1.05)),
         random.normal(0.05, 0.08),
     )
-    inside = oval.distance(cut)
-    streaks = _streaks(view, "supraspinatus")
+    inside = oval.distance(cut) + waves(view.random("waves supraspinatus"), image.shape)
     muscle = inside < 0
     mean, spread = FAT[view.grade]
     share = float(np.clip(abs(view.random("fat").normal(mean, spread)), 0, 0.85))
-    fat = _fattest(streaks, muscle, share)
-    _paint_muscle(image, soft(inside, cut.pixel_mm), fat, values, view.random("fibers"))
+    fat = fat_streaks(view.random("streaks supraspinatus"), muscle, share)
+    paint_muscle(image, soft(inside, cut.pixel_mm), fat, values, view.random("fibers"))
     image = image * bias_field(view.random("bias"), image.shape, view.bias)
     noisy = rician(view.random("noise"), image, view.noise)
     return stored(noisy, _FULL, np.uint8), muscle.astype(np.uint8), fat.astype(np.uint8)
@@ -190,76 +169,3 @@ def _cut(view: View) -> Cut:
     flat = np.zeros((1, 1), dtype=np.float32)
     pixel = FIELD_OF_VIEW_MM / view.size / zoom
     return Cut(forward.astype(np.float32), upward.astype(np.float32), flat, pixel)
-
-
-def _body(image: FloatArray, view: View, cut: Cut, values: dict[str, float], random: np.random.Generator) -> None:
-    """Skin, fat under it in a random amount, and the muscles around the scapula with fat of their own."""
-    outline = _Oval((2.0, -14.0), (62.0, 68.0), random.normal(0, 0.05)).distance(cut)
-    fat_mm = random.uniform(3.0, 16.0)
-    paint(image, soft(outline, cut.pixel_mm), values["muscle"])
-    paint(image, soft(outline + np.float32(1.2), cut.pixel_mm), values["fat"])
-    within = outline + np.float32(1.2 + fat_mm)
-    fibers = texture(view.random("body"), image.shape, (1.0, 2.5))
-    paint(image, soft(within, cut.pixel_mm), np.float32(values["muscle"]) * (1 + np.float32(0.1) * fibers))
-    paint(image, soft(_Oval((0.0, 18.0), (30.0, 17.0), 0.0).distance(cut), cut.pixel_mm), values["fat"])
-    others = {
-        "infraspinatus": _Oval((-24.0, -22.0), (12.0, 26.0), -0.25),
-        "subscapularis": _Oval((19.0, -24.0), (11.0, 27.0), 0.22),
-        "teres": _Oval((-9.0, -54.0), (15.0, 9.0), 0.1),
-        "trapezius": _Oval((-8.0, 41.0), (36.0, 7.0), 0.15),
-    }
-    for name, oval in others.items():
-        where = np.maximum(oval.distance(cut), within)
-        own = view.random(f"fat {name}").uniform(0.0, _OTHER_FAT)
-        paint(image, soft(np.maximum(oval.distance(cut) - 1.5, within), cut.pixel_mm), values["fat"])
-        streaks = _fattest(_streaks(view, name), where < 0, own)
-        _paint_muscle(image, soft(where, cut.pixel_mm), streaks, values, view.random(f"fibers {name}"))
-
-
-def _scapula(image: FloatArray, cut: Cut, values: dict[str, float], random: np.random.Generator) -> None:
-    """The Y: its body downward, the spine up and back, the coracoid up and forward; the clavicle above."""
-    wide = random.uniform(3.0, 4.5)
-    arms = (
-        ((0.0, -2.0), (-2.0, -58.0), wide * 0.8),
-        ((0.0, 0.0), (-26.0, 16.0), wide),
-        ((0.0, 0.0), (24.0, 14.0), wide),
-    )
-    distance = np.minimum.reduce([_capsule(cut, start, end) - np.float32(half) for start, end, half in arms])
-    clavicle = _Oval((12.0, 40.0), (8.0, 5.5), 0.3).distance(cut)
-    for bone in (distance, clavicle):
-        paint(image, soft(bone, cut.pixel_mm), values["cortex"])
-        paint(image, soft(bone + np.float32(1.4), cut.pixel_mm), values["marrow"])
-
-
-def _capsule(cut: Cut, start: tuple[float, float], end: tuple[float, float]) -> FloatArray:
-    """Distance from a line of finite length, mm."""
-    dx, dy = cut.lateral - np.float32(start[0]), cut.up - np.float32(start[1])
-    across, upward = end[0] - start[0], end[1] - start[1]
-    part = np.clip((dx * across + dy * upward) / (across**2 + upward**2), 0, 1)
-    return np.asarray(np.hypot(dx - part * across, dy - part * upward), dtype=np.float32)
-
-
-def _streaks(view: View, muscle: str) -> FloatArray:
-    """Oriented noise; where it is highest there is fat."""
-    random = view.random(f"streaks {muscle}")
-    scale = view.size / 96
-    noise = texture(random, (view.size, view.size), (0.7 * scale, 2.6 * scale))
-    turned = ndimage.rotate(noise, random.uniform(-40, 40), reshape=False, order=1, mode="reflect")
-    return np.asarray(turned, dtype=np.float32)
-
-
-def _fattest(streaks: FloatArray, muscle: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """The ``share`` of the muscle's pixels where the noise is highest."""
-    inside = streaks[muscle]
-    wanted = round(share * inside.size)
-    if not wanted:
-        return np.zeros_like(muscle)
-    return np.asarray(muscle & (streaks >= np.partition(inside, -wanted)[-wanted]))
-
-
-def _paint_muscle(
-    image: FloatArray, where: FloatArray, fat: NDArray[np.bool_], values: dict[str, float], random: np.random.Generator
-) -> None:
-    fibers = 1 + np.float32(0.08) * texture(random, image.shape, (0.8, 1.6))
-    inner = np.where(fat, np.float32(values["fat"]) * 0.92, np.float32(values["muscle"]) * fibers)
-    paint(image, where, inner.astype(np.float32))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from medray.data.case import BadCase, Case, Source, Splits
+from medray.data.pictures import gray
 from medray.data.splits import split_by_patient
 from medray.errors import UserError
 from medray.system import (
@@ -36,7 +37,7 @@ from medray.systems.super_resolution.blimsr_evaluation import (
 from medray.systems.super_resolution.blimsr_learner import BlimsrLearner
 from medray.systems.super_resolution.blimsr_presets import PRESETS
 from medray.systems.super_resolution.degradation import SCALE
-from medray.systems.super_resolution.high_res import as_slices, gray
+from medray.systems.super_resolution.high_res import as_slices
 from medray.systems.super_resolution.perceptual import open_features
 from medray.systems.super_resolution.prediction import predict_file
 

@@ -18,6 +18,7 @@ from medray.data.cache import SampleCache
 from medray.data.case import Case, Volume
 from medray.data.fields import case_fingerprint
 from medray.data.intensity import normalize_intensity
+from medray.data.pictures import gray
 from medray.data.sliced import SliceField, slices_as_cases
 from medray.errors import UserError
 from medray.systems.super_resolution.degradation import SCALE
@@ -65,23 +66,6 @@ def range_of(volume: Volume, scaling: Scaling, window: tuple[float, float]) -> I
         return IntensityRange(0.0, 255.0)
     low, high = (float(value) for value in np.percentile(array, _PERCENTILES))
     return IntensityRange(low, high if high > low else low + 1.0)
-
-
-def gray(volume: Volume) -> Volume:
-    """The image with one channel; three equal ones, as gray pictures are often saved, become one.
-
-    Raises:
-        UserError: color, several channels, or complex numbers.
-    """
-    array = volume.array
-    if array.dtype.kind == "c":
-        raise UserError(f"{volume.source} holds complex numbers where a gray image is expected")
-    if len(array) == 1:
-        return volume
-    if len(array) == 3 and (array == array[:1]).all():
-        return Volume(array[:1], volume.affine, volume.source, volume.header)
-    kind = "is in color" if len(array) == 3 else f"has {len(array)} channels"
-    raise UserError(f"{volume.source} {kind} where a gray image is expected")
 
 
 def as_slices(cases: Sequence[Case]) -> list[Case]:

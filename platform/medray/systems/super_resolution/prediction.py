@@ -24,6 +24,7 @@ from medray.data.case import Volume
 from medray.data.derived_dicom import Derivation, dicom_slices, result_files, write_derived
 from medray.data.formats.dicom import SUFFIXES as DICOM_SUFFIXES
 from medray.data.geometry import orientation
+from medray.data.pictures import gray
 from medray.data.readers import read_volume, suffix_of
 from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
@@ -31,7 +32,7 @@ from medray.system import Prediction, PredictRequest
 from medray.systems.super_resolution.blimsr_config import MIN_CROP_PX
 from medray.systems.super_resolution.degradation import SCALE
 from medray.systems.super_resolution.enlarging import Tiles, axial_axis, enlarge, planes, upsampler
-from medray.systems.super_resolution.high_res import IntensityRange, Scaling, gray, range_of
+from medray.systems.super_resolution.high_res import IntensityRange, Scaling, range_of
 from medray.systems.super_resolution.pictures import comparison_png
 from medray.systems.super_resolution.scores import image_scores
 
