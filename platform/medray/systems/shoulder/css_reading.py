@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 
 from medray.data.cache import SampleCache
 from medray.data.case import Case, FieldRef, Volume
-from medray.data.fields import FileRef, case_fingerprint
+from medray.data.fields import case_fingerprint
 from medray.data.geometry import Grid, resample
 from medray.data.intensity import normalize_intensity
-from medray.data.slices import on_grid
+from medray.data.orientation import has_position, upright_spacing, upright_view
+from medray.data.pictures import gray
 from medray.errors import UserError
-from medray.figures.views import views
 
 Normalize = Literal["unit", "percentile"]
 
@@ -33,62 +34,58 @@ class Square:
     label: NDArray[np.uint8] | None
 
 
-def gray(volume: Volume) -> Volume:
-    """The image with one channel; three equal ones, as gray pictures are often saved, become one.
+@dataclass(frozen=True)
+class Page:
+    """A slice as a radiologist looks at it, with its whole range of values.
+
+    Attributes:
+        array: (1, rows, columns).
+        spacing: mm along both, or in pixels of unknown size.
+    """
+
+    array: NDArray[Any]
+    spacing: tuple[float, float]
+
+    def square_grid(self, size: int) -> Grid:
+        """(size, size) pixels that hold all of it, in its middle, with its true aspect; the page's own is `grid`."""
+        extent = np.array(self.array.shape[1:]) * self.spacing
+        pixel = float(extent.max()) / size
+        affine = np.diag([pixel, pixel, 1.0, 1.0])
+        affine[:2, 3] = (extent - np.array(self.spacing)) / 2 - pixel * (size - 1) / 2
+        return Grid((size, size), affine)
+
+    @property
+    def grid(self) -> Grid:
+        """Of its own pixels."""
+        return Grid((int(self.array.shape[1]), int(self.array.shape[2])), np.diag([*self.spacing, 1.0, 1.0]))
+
+    def as_square(self, size: int, order: Literal[0, 1]) -> NDArray[Any]:
+        """(1, size, size), linear or (order 0) nearest; what lies beyond the page is its minimum, or 0."""
+        fill = 0.0 if order == 0 else None
+        return resample(Volume(self.array, self.grid.affine), self.square_grid(size), order=order, fill=fill).array
+
+    def from_square(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values (C, size, size) of the square on the page's pixels, (C, rows, columns), linear."""
+        given = Volume(values, self.square_grid(values.shape[-1]).affine)
+        return np.asarray(resample(given, self.grid, order=1, antialias=False).array, np.float32)
+
+
+def page_of(volume: Volume) -> Page:
+    """A slice upright.
 
     Raises:
-        UserError: color, several channels, or complex numbers.
+        UserError: it is not a gray slice.
     """
-    array = volume.array
-    if array.dtype.kind == "c":
-        raise UserError(f"{volume.source} holds complex numbers where a gray image is expected")
-    if len(array) == 1:
-        return volume
-    if len(array) == 3 and (array == array[:1]).all():
-        return Volume(array[:1], volume.affine, volume.source, volume.header)
-    kind = "is in color" if len(array) == 3 else f"has {len(array)} channels"
-    raise UserError(f"{volume.source} {kind} where a gray image is expected")
+    one = gray(volume)
+    if one.spatial_dims != 2:
+        shape = " x ".join(str(n) for n in one.shape)
+        raise UserError(f"{one.source} is {one.spatial_dims}D ({shape}) where a slice is expected")
+    return Page(np.ascontiguousarray(upright_view(one.array, one)), upright_spacing(one))
 
 
 def knows_its_spacing(volume: Volume) -> bool:
     """Whether a pixel's size in mm is known; picture files do not tell it, and then the affine is the identity."""
-    return volume.header.get("format") != "raster" or not np.allclose(volume.affine, np.eye(4))
-
-
-def is_picture(volume: Volume) -> bool:
-    """Whether the array's axes are rows and columns, as of PNG files."""
-    return volume.header.get("format") == "raster"
-
-
-def upright(volume: Volume) -> Volume:
-    """A slice with its rows running down and its columns to the right, as a radiologist looks at it.
-
-    Pictures are so already; others are turned by their affine: up is superior, left the patient's right.
-    """
-    if is_picture(volume):
-        return volume
-    (view,) = views(volume.shape, affine=volume.affine)
-    affine = volume.affine.copy()
-    affine[:, 0], affine[:, 1] = volume.affine[:, view.down], volume.affine[:, view.across]
-    for axis, old in enumerate((view.down, view.across)):
-        if old in view.mirror:
-            affine[:3, 3] += affine[:3, axis] * (volume.shape[old] - 1)
-            affine[:3, axis] *= -1
-    array = np.stack([view.plane(channel) for channel in volume.array])
-    return Volume(np.ascontiguousarray(array), affine, volume.source, volume.header)
-
-
-def square_grid(volume: Volume, size: int) -> Grid:
-    """(size, size) pixels that hold all of an upright slice, in its middle, with its true aspect."""
-    spacing = np.array(volume.spacing)
-    pixel = float((np.array(volume.shape) * spacing).max()) / size
-    affine = volume.affine.copy()
-    affine[:3, :2] *= pixel / spacing
-    middle = (np.array([*volume.shape, 1, 1]) - 1) / 2
-    middle[2:] = 0, 1
-    end = np.array([(size - 1) / 2, (size - 1) / 2, 0, 1])
-    affine[:3, 3] += (volume.affine @ middle - affine @ end)[:3]
-    return Grid((size, size), affine)
+    return has_position(volume) or not np.array_equal(volume.affine, np.eye(4))
 
 
 class SliceSquares:
@@ -115,40 +112,22 @@ class SliceSquares:
         kept = self.cache.get(key, lambda: self._decode(case, "label" in fields))
         return Square(kept["image"], kept.get("label"))
 
-    def square(self, volume: Volume) -> NDArray[np.float32]:
-        """An upright slice as (1, size, size).
-
-        Raises:
-            UserError: it is not a gray slice.
-        """
-        volume = gray(volume)
-        if volume.spatial_dims != 2:
-            shape = " x ".join(str(n) for n in volume.shape)
-            raise UserError(f"{volume.source} is {volume.spatial_dims}D ({shape}) where a slice is expected")
-        unit = normalize_intensity(volume.array, self.normalize)
+    def image(self, page: Page) -> NDArray[np.float32]:
+        """(1, size, size), from 0 to 1."""
+        unit = normalize_intensity(page.array, self.normalize)
         unit = unit if self.normalize == "unit" else (unit + 1) / 2
-        made = on_grid(Volume(unit, volume.affine), square_grid(volume, self.size), 1)
-        return np.asarray(made.array, np.float32)
+        return np.asarray(replace(page, array=unit).as_square(self.size, 1), np.float32)
 
     def _decode(self, case: Case, labelled: bool) -> dict[str, NDArray[Any]]:
-        image = upright(case.volume("image"))
-        kept: dict[str, NDArray[Any]] = {"image": self.square(image)}
+        kept: dict[str, NDArray[Any]] = {"image": self.image(page_of(case.volume("image")))}
         if labelled:
-            label = upright(case.volume("label"))
-            kept["label"] = on_grid(label, square_grid(image, self.size), 0).array[0].astype(np.uint8)
+            kept["label"] = page_of(case.volume("label")).as_square(self.size, 0)[0].astype(np.uint8)
         return kept
-
-
-def on_own_pixels(values: NDArray[np.float32], slice_: Volume) -> NDArray[np.float32]:
-    """Values (C, size, size) of a square on the pixels of the upright slice it was made from, linear."""
-    grid = square_grid(slice_, values.shape[-1])
-    made = resample(Volume(values, grid.affine), Grid.of(slice_), order=1, fill=0.0, antialias=False)
-    return np.asarray(made.array, np.float32)
 
 
 @dataclass(frozen=True)
 class DrawnOn:
-    """A label map saved as a picture, for an image that is none: PNG masks beside DICOM slices.
+    """A label map saved as a picture, laid on an image that is none: PNG masks beside DICOM slices.
 
     Attributes:
         label: rows and columns, as the image is looked at.
@@ -159,28 +138,34 @@ class DrawnOn:
     image: FieldRef
 
     def load(self) -> Volume:
-        """The label map upright on the image's own place.
+        """The label map on the image's own pixels.
 
         Raises:
             UserError: one of them cannot be read, or they differ in size.
         """
         label, image = self.label.load(), self.image.load()
-        if image.spatial_dims != 2 or is_picture(image) or not is_picture(label):
+        if image.spatial_dims != 2 or not has_position(image) or has_position(label):
             return label  # type: ignore[no-any-return]
-        page = upright(image)
-        if page.shape != label.shape:
-            sizes = [" x ".join(str(n) for n in one.shape) for one in (label, page)]
+        array = np.zeros((1, *image.shape), label.array.dtype)
+        page = upright_view(array, image)
+        if page.shape[1:] != label.shape:
+            sizes = [" x ".join(str(n) for n in shape) for shape in (label.shape, page.shape[1:])]
             raise UserError(f"{label.source} has {sizes[0]} rows and columns, its image {sizes[1]}")
-        return Volume(label.array, page.affine, label.source, image.header)
+        page[...] = label.array
+        return Volume(array, image.affine, label.source, image.header)
 
     def fingerprint(self) -> str:
         """Of both."""
         return f"drawn {self.label.fingerprint()} {self.image.fingerprint()}"
 
 
-def drawn_on(case: Case) -> Case:
-    """A case whose label map may be a picture beside a DICOM slice, laid on that slice."""
-    image, label = case.fields.get("image"), case.fields.get("label")
-    if image is None or label is None or not isinstance(image, FileRef):
-        return case
-    return Case(case.id, case.patient, {**case.fields, "label": DrawnOn(label, image)}, case.attributes)
+def drawn_on(cases: Sequence[Case]) -> list[Case]:
+    """Cases whose label maps may be pictures beside DICOM slices, laid on those slices."""
+    found = []
+    for case in cases:
+        image, label = case.fields.get("image"), case.fields.get("label")
+        fields = dict(case.fields)
+        if image is not None and label is not None:
+            fields["label"] = DrawnOn(label, image)
+        found.append(replace(case, fields=fields))
+    return found
