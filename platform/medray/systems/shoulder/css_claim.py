@@ -80,7 +80,10 @@ def run_claim(work: Workbench, preset: str) -> ClaimResult:
     scores = score_arms(work, CssNet, arms, seeds=range(work.seed, work.seed + size.seeds))
     checks = judge(scores.rows)
     if "seg_gan" in size.arms:
-        checks += [steadier(scores.summaries, "seg_sl", "seg_gan"), steadier(scores.summaries, "css_net", "seg_clf_gan")]
+        checks += [
+            steadier(scores.summaries, "seg_sl", "seg_gan"),
+            steadier(scores.summaries, "css_net", "seg_clf_gan"),
+        ]
     notes = [means_note(scores.summaries, size.arms)]
     return ClaimResult(checks, [*scores.rows, *({**row, "case": "all"} for row in scores.summaries)], notes)
 

@@ -89,4 +89,6 @@ def vgg_content_loss(features: SpectrumFeatures, substituted: Tensor, tendon: Te
 
 @functools.cache
 def _warn_of_stand_in() -> None:
-    log.warning("no --config.vgg19-weights: a small network with random weights stands in for VGG-19 in the content loss")
+    log.warning(
+        "no --config.vgg19-weights: a small network with random weights stands in for VGG-19 in the content loss"
+    )

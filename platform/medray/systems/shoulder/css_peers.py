@@ -52,9 +52,7 @@ class DeepLabV3Plus(nn.Module):
         _dilate(self.backbone.layer4)
         self.pyramid = _Pyramid(8 * width, 4 * width)
         self.low = nn.Sequential(nn.Conv2d(width, NUM_GROUPS, 1, bias=False), norm_relu(NUM_GROUPS))
-        self.refine = nn.Sequential(
-            _separable(4 * width + NUM_GROUPS, 4 * width), _separable(4 * width, 4 * width)
-        )
+        self.refine = nn.Sequential(_separable(4 * width + NUM_GROUPS, 4 * width), _separable(4 * width, 4 * width))
         self.last = nn.Conv2d(4 * width, NUM_CLASSES, 1)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Shape letters: B images, H rows, W columns. Images are in [0, 1]; masks are 0 or
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +28,7 @@ class SpectrumNet(nn.Module):
         super().__init__()
         channels = (2, _HIDDEN, _HIDDEN, 2)
         first, second, last = (
-            nn.Conv2d(i, o, 3, padding=1, padding_mode="circular") for i, o in zip(channels, channels[1:], strict=False)
+            nn.Conv2d(i, o, 3, padding=1, padding_mode="circular") for i, o in itertools.pairwise(channels)
         )
         nn.init.zeros_(last.weight)
         assert last.bias is not None

@@ -113,9 +113,7 @@ class CssNet(System[CssConfig]):
         assert fit.weights is not None
         folder = work.stage("export", functools.partial(_export, fit.weights))
         files = {"helpers": folder / "helpers.safetensors"} if (folder / "helpers.safetensors").is_file() else {}
-        return Trained(
-            weights=folder / "segmenter.safetensors", metrics=fit.metrics, fits={"train": fit}, files=files
-        )
+        return Trained(weights=folder / "segmenter.safetensors", metrics=fit.metrics, fits={"train": fit}, files=files)
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """IoU and sensitivity of every slice on its own pixels; where the classifier looks."""
