@@ -87,7 +87,7 @@ class LossWeights(nn.Module):
         self.log_scale = nn.Parameter(start, requires_grad=trainable)
 
     def total(self, losses: Mapping[str, SumCount], step: Step) -> Tensor:
-        """sum_i alpha_i L_i over all workers, by name of `LOSSES`; a loss without images adds nothing, nor does its s_i.
+        """sum_i alpha_i L_i over all workers, by name of `LOSSES`; a loss without images adds nothing.
 
         Called with the same names on every worker, since workers wait for each other.
         """

@@ -57,7 +57,7 @@ def judging_loss(judge: nn.Module, images: Tensor, labels: Tensor, repainted: Te
 
 def _squares(judge: nn.Module, images: Tensor, mask: Tensor, wanted: float) -> SumCount:
     if not len(images):
-        return SumCount(images.sum() * 0.0, 0.0)
+        return SumCount(next(judge.parameters()).sum() * 0.0, 0.0)
     said = judge(images)[-1].float()
     inside = F.adaptive_max_pool2d(mask, said.shape[2:])
     return SumCount(((said - wanted).square() * inside).sum(), inside.sum().detach())
