@@ -25,7 +25,7 @@ from medray.systems.shoulder.css_building import trained_segmenter
 from medray.systems.shoulder.css_config import CssConfig
 from medray.systems.shoulder.css_evaluation import segment
 from medray.systems.shoulder.css_pictures import Marked, marked_slices
-from medray.systems.shoulder.css_reading import Page, SliceSquares, knows_its_spacing, page_of
+from medray.systems.shoulder.css_reading import Page, SliceSquares, as_looked_at, knows_its_spacing, page_of
 from medray.systems.shoulder.css_substitution import TEAR, TENDON
 
 _SHOWN = 4
@@ -65,7 +65,7 @@ def predict_file(config: CssConfig, weights: Path | None, request: PredictReques
         page = page_of(one)
         probabilities = segment(segmenter, read, page)
         labels = probabilities.argmax(0).astype(np.uint8)
-        upright_view(target, one)[0][...] = labels
+        upright_view(target, as_looked_at(one))[0][...] = labels
         found.append(Found(index, page, labels, float(probabilities[TEAR].max())))
     seconds = time.perf_counter() - started
     known = knows_its_spacing(volume)
@@ -99,7 +99,7 @@ def refuse_other_planes(volume: Volume) -> None:
 
 def other_plane(volume: Volume) -> str:
     """Why the slices of an image are not coronal; empty where they are, or where the file does not say."""
-    plane = slice_plane(volume)
+    plane = slice_plane(as_looked_at(volume))
     return f"its slices are {plane} where (oblique) coronal ones are expected" if plane not in ("", "coronal") else ""
 
 

@@ -14,7 +14,7 @@ from medray.data.case import Case, FieldRef, Volume
 from medray.data.fields import case_fingerprint
 from medray.data.geometry import Grid, resample
 from medray.data.intensity import normalize_intensity
-from medray.data.orientation import has_position, upright_spacing, upright_view
+from medray.data.orientation import has_position, slice_plane, upright_spacing, upright_view
 from medray.data.pictures import gray
 from medray.errors import UserError
 
@@ -76,11 +76,22 @@ def page_of(volume: Volume) -> Page:
     Raises:
         UserError: it is not a gray slice.
     """
-    one = gray(volume)
+    one = as_looked_at(gray(volume))
     if one.spatial_dims != 2:
         shape = " x ".join(str(n) for n in one.shape)
         raise UserError(f"{one.source} is {one.spatial_dims}D ({shape}) where a slice is expected")
     return Page(np.ascontiguousarray(upright_view(one.array, one)), upright_spacing(one))
+
+
+def as_looked_at(volume: Volume) -> Volume:
+    """A 2D NIfTI (or the like) that claims to be axial or sagittal is an exported picture: rows, then columns.
+
+    Its affine was made up by whoever saved it; that of DICOM is the scanner's, and is refused in `problems`.
+    """
+    made_up = volume.spatial_dims == 2 and volume.header.get("format") != "dicom"
+    if made_up and slice_plane(volume) != "coronal":
+        return replace(volume, header={**volume.header, "format": "raster"})
+    return volume
 
 
 def knows_its_spacing(volume: Volume) -> bool:
@@ -115,7 +126,8 @@ class SliceSquares:
     def image(self, page: Page) -> NDArray[np.float32]:
         """(1, size, size), from 0 to 1."""
         unit = normalize_intensity(page.array, self.normalize)
-        unit = unit if self.normalize == "unit" else (unit + 1) / 2
+        if self.normalize == "percentile":
+            unit = np.asarray((unit + 1) / 2, np.float32)
         return np.asarray(replace(page, array=unit).as_square(self.size, 1), np.float32)
 
     def _decode(self, case: Case, labelled: bool) -> dict[str, NDArray[Any]]:
