@@ -151,13 +151,17 @@ class ClassifierHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """M_clf as one network of images, for attention maps; shares the encoder it is given."""
+    """M_clf as one network of images, for attention maps; shares the encoder it is given.
+
+    Only the difference of its two logits means anything, so half of it is each one's: a map of a logit alone would also
+    show what raises both.
+    """
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, H, W) to logits (B, 2)."""
+        """(B, 1, H, W) to logits (B, 2) that sum to 0."""
         logits: Tensor = self.head(self.encoder(images))
-        return logits
+        return logits - logits.mean(dim=1, keepdim=True)
