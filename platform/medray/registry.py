@@ -59,6 +59,14 @@ _ENTRIES = (
         inputs="volumes or slices of one or more modalities with lesion masks; as many images to predict",
     ),
     Entry(
+        slug="css_net",
+        target="medray.systems.shoulder.css_system:CssNet",
+        task="segmentation",
+        title="the supraspinatus tendon and its tear, by a segmentation that classification and substitution help",
+        paper="Lee et al., ACCV 2022",
+        inputs="2D coronal MR slices with masks of tendon and tear for training; a slice or volume to predict",
+    ),
+    Entry(
         slug="fedprox_attunet",
         target="medray.systems.segmentation.fedprox_system:FedProxAttUNet",
         task="segmentation",
