@@ -124,7 +124,7 @@ def throttled(action: Callable[[], None]) -> Callable[[], None]:
 
 
 def _death(trial: Trial) -> str:
-    """What the trial's tries died of, as the driver wrote it down; Tune's ``get_error`` reads a copy that may come later."""
+    """What the trial's tries died of, as the driver wrote it down; ``get_error`` reads a copy that may come later."""
     if not trial.error_file or not Path(trial.error_file).is_file():
         return ""
     return Path(trial.error_file).read_text()

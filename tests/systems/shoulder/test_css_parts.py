@@ -100,7 +100,9 @@ def test_losses_by_hand() -> None:
     assert float(absence_loss(even)) == pytest.approx(0.5)
     assert float(absence_loss(torch.tensor([[20.0, 0.0]]))) == pytest.approx(0.0, abs=1e-6)
     logits = torch.zeros(1, 3, 2, 2)
-    assert float(segmentation_loss(logits, torch.zeros(1, 2, 2, dtype=torch.int64))) == pytest.approx(math.log(3))
+    labels = torch.zeros(1, 2, 2, dtype=torch.int64)
+    assert float(segmentation_loss(logits, labels)) == pytest.approx(4 * math.log(3))  # table 2's sum over pixels
+    assert float(segmentation_loss(logits, labels, "mean")) == pytest.approx(math.log(3))
 
 
 def test_factors_start_as_printed_and_come_to_rest_at_the_reciprocal_of_their_loss() -> None:

@@ -45,12 +45,12 @@ class CssConfig:
     matrices, or the mean of their signed differences, which has no lower bound (authors' code)."""
     vgg19_weights: str = ""
     """torchvision's published VGG-19 (ImageNet), .pth or .safetensors, for content vgg; nothing is ever downloaded."""
+    pixel_loss: Literal["sum", "mean"] = "sum"
+    """What L2 takes over the pixels of an image: their sum (table 2) or their mean (authors' code)."""
     weights: Literal["uncertainty", "fixed"] = "uncertainty"
     """The factors alpha of the losses: trained, with a term that keeps them from falling to 0, or as they start."""
     alphas: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 0.01, 1.0)
     """alpha_1 to alpha_5 at the start (paper 1, and 0.01 for the fourth)."""
-    weights_lr: float = 0.0
-    """Learning rate of the factors; 0 takes lr."""
     translator_width: int = 32
     """Channels of the GAN's networks at full size (not in the text)."""
     normalize: Literal["unit", "percentile"] = "unit"
@@ -105,8 +105,8 @@ class CssConfig:
         for name in ("batch_size", "num_epochs", "translator_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.lr <= 0 or self.eps <= 0 or self.weights_lr < 0 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError("lr and eps must be above 0, weights_lr at least 0 and betas in [0, 1)")
+        if self.lr <= 0 or self.eps <= 0 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("lr and eps must be above 0 and betas in [0, 1)")
         if len(self.alphas) != 5 or min(self.alphas) <= 0:
             raise ValueError(f"alphas are five numbers above 0, got {self.alphas}; leave out a loss by its variant")
         if self.augment_from_epoch < 0:
@@ -133,6 +133,7 @@ _RELEASED: Mapping[str, object] = {
     "augment": "classifier",
     "spectrum_net": "released",
     "content": "vgg",
+    "pixel_loss": "mean",
     "weights": "fixed",
 }
 

@@ -100,15 +100,12 @@ class CssLearner(Learner):
         return 0 if label is None else int(label.max())
 
     def configure_optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Adam for all that learns together, with the factors at their own rate; of a GAN one for each side."""
+        """Adam for all that learns together, the factors too; of a GAN one for each side."""
         config, nets = self.config, self.networks
-        alone = ("weights", "translator", "judge")
-        together = [p for name, network in nets.items() if name not in alone for p in network.parameters()]
-        groups = [{"params": together}]
-        if config.weights == "uncertainty":
-            groups.append({"params": list(nets["weights"].parameters()), "lr": config.weights_lr or config.lr})  # type: ignore[dict-item]
+        alone = ("translator", "judge")
+        together = [p for name, net in nets.items() if name not in alone for p in net.parameters() if p.requires_grad]
         found: dict[str, torch.optim.Optimizer] = {
-            "adam": torch.optim.Adam(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+            "adam": torch.optim.Adam(together, lr=config.lr, betas=config.betas, eps=config.eps)
         }
         for name in ("translator", "judge"):
             if name in nets:
@@ -186,15 +183,18 @@ class CssLearner(Learner):
         if not self.config.classify:
             with step.autocast():
                 logits = segmenter(images[:num_segmented])
-            return {"segmentation_loss": _summed(segmentation_loss(logits, labels[:num_segmented]))}
+            return {"segmentation_loss": self._pixels(logits, labels[:num_segmented])}
         with step.autocast():
             features = segmenter.get_submodule("encoder")(images)
             logits = segmenter.get_submodule("decoder")([level[:num_segmented] for level in features])
             said = self.networks["classifier"](features)
         return {
             "classification_loss": _summed(classification_loss(said, present)),
-            "segmentation_loss": _summed(segmentation_loss(logits, labels[:num_segmented])),
+            "segmentation_loss": self._pixels(logits, labels[:num_segmented]),
         }
+
+    def _pixels(self, logits: Tensor, labels: Tensor) -> SumCount:
+        return _summed(segmentation_loss(logits, labels, self.config.pixel_loss))
 
     def _substituted(self, batch: Slices, torn: Tensor, step: Step) -> Substituted:
         images, labels = batch.images[torn], batch.labels[torn]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,17 +33,19 @@ def classification_loss(logits: Tensor, present: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), present, reduction="none")
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """L2: cross-entropy of the pixels' classes, with its minus; the mean over pixels of table 2's sum.
+def segmentation_loss(logits: Tensor, labels: Tensor, over: Literal["sum", "mean"] = "sum") -> Tensor:
+    """L2: cross-entropy of the pixels' classes, with its minus.
 
     Args:
         logits: (B, 3, H, W).
         labels: 0, 1 or 2, int64 (B, H, W).
+        over: the pixels' sum, as in table 2, or their mean.
 
     Returns:
         (B,).
     """
-    return F.cross_entropy(logits.float(), labels, reduction="none").mean(dim=(1, 2))
+    each = F.cross_entropy(logits.float(), labels, reduction="none")
+    return each.sum(dim=(1, 2)) if over == "sum" else each.mean(dim=(1, 2))
 
 
 def identity_loss(of_nothing: Tensor) -> Tensor:

@@ -15,12 +15,10 @@ SMALL: Mapping[str, Any] = {
     "translator_width": 8,
     "batch_size": 8,
     "lr": 1e-2,
-    "weights_lr": 5e-2,
     "validation_fraction": 0.1,
     "test_fraction": 0.3,
 }
-"""What runs of minutes share. The learning rates suit hundreds of updates instead of the paper's thousands; that of the
-factors lets them come as far in them."""
+"""What runs of minutes share. The learning rate suits hundreds of updates instead of the paper's thousands."""
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(

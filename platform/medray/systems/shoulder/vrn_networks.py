@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from monai.networks.nets import ResNet
+from monai.networks.nets.resnet import ResNet
 from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
@@ -242,5 +242,5 @@ def make_network(
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     if arch != "resnet2d":
-        network.to(memory_format=torch.channels_last_3d)  # on CPUs a fourth faster
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # on CPUs a fourth faster
     return network
