@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from monai.networks.nets.resnet import ResNet
-from monai.networks.nets.resnet import ResNetBlock
+from monai.networks.nets.resnet import ResNet, ResNetBlock
 from torch import Tensor, nn
 
 from medray.nn.attention import class_activation_map
