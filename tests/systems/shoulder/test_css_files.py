@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,24 @@ from medray.system import PredictRequest, Trained
 from medray.systems.shoulder.css_config import CssConfig
 from medray.systems.shoulder.css_prediction import longest_extent, other_plane, slices_of
 from medray.systems.shoulder.css_presets import SMALL
-from medray.systems.shoulder.css_reading import Page, page_of
+from medray.systems.shoulder.css_reading import Page, drawn_on, page_of
 from medray.systems.shoulder.css_system import CssNet
 
 TINY: dict[str, Any] = {**SMALL, "size_px": 32, "widths": (16, 16), "dilations": (1, 2), "num_epochs": 1}
 CORONAL = np.array([[0.5, 0, 0, 0], [0, 0, 4.0, 0], [0, 0.5, 0, 0], [0, 0, 0, 1.0]])
+
+
+@dataclass(frozen=True)
+class Held:
+    """A field that is read already."""
+
+    volume: Volume
+
+    def load(self) -> Volume:
+        return self.volume
+
+    def fingerprint(self) -> str:
+        return self.volume.source
 
 
 def save(path: Path, array: np.ndarray[Any, Any]) -> Path:
@@ -122,6 +136,27 @@ def test_a_scanners_axial_slice_is_refused_and_a_coronal_one_is_not() -> None:
     axial = Volume(np.zeros((1, 40, 40)), np.diag([0.5, 0.5, 4.0, 1.0]), "a.dcm", {"format": "dicom"})
     assert "axial" in other_plane(axial)
     assert other_plane(Volume(np.zeros((1, 40, 40)), CORONAL, "b.dcm", {"format": "dicom"})) == ""
+
+
+def test_a_steep_oblique_slice_of_nifti_is_turned_as_that_of_dicom() -> None:
+    turn = np.deg2rad(45.0)
+    steep = np.eye(4)
+    steep[:3, :3] = np.array([[-np.cos(turn), 0, -np.sin(turn)], [-np.sin(turn), 0, np.cos(turn)], [0, -1, 0]])
+    pixels = np.random.default_rng(0).random((1, 48, 40))  # columns to the patient's left, rows downward
+    pages = [page_of(Volume(pixels, steep, "a", {"format": name})).array for name in ("nifti", "dicom")]
+    np.testing.assert_array_equal(pages[0], pages[1])
+    np.testing.assert_array_equal(pages[0], pixels.transpose(0, 2, 1))
+
+
+def test_a_picture_mask_lies_on_an_image_exported_with_a_made_up_position() -> None:
+    pixels = np.zeros((1, 40, 40), np.float32)
+    pixels[0, 3:6, 20:30] = 1
+    image = Volume(pixels, np.diag([-0.5, 0.5, 1.0, 1.0]), "a.nii", {"format": "nifti"})
+    mask = Volume((pixels > 0).astype(np.uint8), np.eye(4), "a.png", {"format": "raster"})
+    (case,) = drawn_on([Case("a", "a", {"image": Held(image), "label": Held(mask)})])
+    label = case.volume("label")
+    np.testing.assert_array_equal(page_of(label).array > 0, page_of(image).array > 0)
+    np.testing.assert_array_equal(label.affine, image.affine)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medray.data.case import Case, Source
+from medray.data.case import Case, Source, Volume
 from medray.data.sources import open_source
 from medray.engine.options import LoopOptions
 from medray.engine.workbench import InProcessWorkbench
@@ -113,3 +115,39 @@ def test_data_without_anything_to_learn_is_one_sentence(cases: tuple[Case, ...])
         made.split(Source("x", tuple(of_kind(cases, "nothing")), ""), 0)
     with pytest.raises(UserError, match="shows a tear"):
         made.split(Source("x", tuple(of_kind(cases, "nothing", "tendon")), ""), 0)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A label map of one pixel."""
+
+    value: int
+
+    def load(self) -> Volume:
+        return Volume(np.full((1, 1, 1), self.value, np.uint8), np.eye(4))
+
+    def fingerprint(self) -> str:
+        return str(self.value)
+
+
+def patients(num: int, values: Mapping[str, int], **attributes: str) -> list[Case]:
+    """Patients whose slices each show one thing."""
+    names = [f"{'torn' if 2 in values.values() else 'whole'}{number:02d}" for number in range(num)]
+    return [
+        Case(f"{name}/{part}", name, {"label": Drawn(value)}, attributes)
+        for name in names
+        for part, value in values.items()
+    ]
+
+
+def test_every_fold_has_its_share_of_torn_patients_though_they_have_whole_slices_too() -> None:
+    cases = [*patients(10, {"a": 1, "b": 2, "c": 0}), *patients(10, {"a": 1, "b": 0})]
+    for fold in range(5):
+        test = CssNet(CssConfig(**TINY, num_folds=5, fold=fold)).split(Source("x", tuple(cases), ""), 0).test
+        assert sum(name.startswith("torn") for name in {case.patient for case in test}) == 2
+
+
+def test_folds_lose_nobody_where_the_data_comes_with_a_split() -> None:
+    cases = [*patients(5, {"a": 2}, split="train"), *patients(5, {"b": 1}, split="test")]
+    found = CssNet(CssConfig(**TINY, num_folds=5)).split(Source("x", tuple(cases), ""), 0)
+    assert len(found.train) + len(found.validation) + len(found.test) == len(cases)

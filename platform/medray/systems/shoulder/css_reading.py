@@ -89,7 +89,7 @@ def as_looked_at(volume: Volume) -> Volume:
     Its affine was made up by whoever saved it; that of DICOM is the scanner's, and is refused in `problems`.
     """
     made_up = volume.spatial_dims == 2 and volume.header.get("format") != "dicom"
-    if made_up and slice_plane(volume) != "coronal":
+    if made_up and slice_plane(volume) in ("axial", "sagittal"):
         return replace(volume, header={**volume.header, "format": "raster"})
     return volume
 
@@ -159,7 +159,7 @@ class DrawnOn:
         if image.spatial_dims != 2 or not has_position(image) or has_position(label):
             return label  # type: ignore[no-any-return]
         array = np.zeros((1, *image.shape), label.array.dtype)
-        page = upright_view(array, image)
+        page = upright_view(array, as_looked_at(image))
         if page.shape[1:] != label.shape:
             sizes = [" x ".join(str(n) for n in shape) for shape in (label.shape, page.shape[1:])]
             raise UserError(f"{label.source} has {sizes[0]} rows and columns, its image {sizes[1]}")

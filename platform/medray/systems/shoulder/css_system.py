@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,8 @@ from medray.systems.shoulder.css_presets import PRESETS
 from medray.systems.shoulder.css_reading import drawn_on
 from medray.systems.shoulder.css_substitution import TEAR, TENDON
 
+NOTHING, WHOLE, TORN = "0 nothing", "1 tendon", "2 tear"
+"""Strata of slices. A patient belongs to the last of his slices' in alphabetical order: torn if any of them is."""
 _LEAST_PX = 32
 """Smaller slices hold a tendon of a few pixels only."""
 
@@ -83,7 +86,7 @@ class CssNet(System[CssConfig]):
             UserError: nothing is labelled, no slice to train on shows a tear, or there are too few patients.
         """
         config, strata = self.config, {case.id: _kind(case) for case in source.cases}
-        if source.cases and all(kind == "nothing" for kind in strata.values()):
+        if source.cases and set(strata.values()) == {NOTHING}:
             raise UserError(f"none of the {len(source.cases)} label maps holds tendon (1) or tear (2)")
         if config.num_folds:
             splits = self._fold(source, seed, strata)
@@ -91,7 +94,7 @@ class CssNet(System[CssConfig]):
             splits = split_by_patient(
                 source.cases, validation=config.validation_fraction, test=config.test_fraction, seed=seed, strata=strata
             )
-        if not any(strata[case.id] == "tear" for case in splits.train):
+        if not any(strata[case.id] == TORN for case in splits.train):
             raise UserError(
                 f"none of the {len(splits.train)} slices to train on shows a tear (2); add some, or split another way"
             )
@@ -100,12 +103,18 @@ class CssNet(System[CssConfig]):
     def _fold(self, source: Source, seed: int, strata: Mapping[str, str]) -> Splits:
         config = self.config
         test = folds_by_patient(source.cases, config.num_folds, seed=seed, strata=strata)[config.fold]
-        if not any(strata[case.id] == "tear" for case in test):
+        if not any(strata[case.id] == TORN for case in test):
             raise UserError(f"fold {config.fold} of {config.num_folds} has no slice with a tear (2); use fewer folds")
         held = {case.patient for case in test}
-        rest = [case for case in source.cases if case.patient not in held]
-        inner = split_by_patient(rest, validation=config.validation_fraction, test=0.0, seed=seed, strata=strata)
-        return Splits(inner.train, inner.validation, test)
+        rest = {case.id: case for case in source.cases if case.patient not in held}
+        # a split that the data comes with gives way to the folds
+        bare = [
+            replace(case, attributes={k: v for k, v in case.attributes.items() if k != "split"})
+            for case in rest.values()
+        ]
+        inner = split_by_patient(bare, validation=config.validation_fraction, test=0.0, seed=seed, strata=strata)
+        train, validation = (tuple(rest[case.id] for case in part) for part in (inner.train, inner.validation))
+        return Splits(train, validation, test)
 
     def train(self, work: Workbench, splits: Splits) -> Trained:
         """One gradient loop. The weights that inference needs are a file of their own."""
@@ -141,9 +150,9 @@ class CssNet(System[CssConfig]):
 
 
 def _kind(case: Case) -> str:
-    """nothing, tendon or tear: in alphabetical order of rarity, as strata are told apart."""
+    """What a slice shows at most."""
     largest = int(case.volume("label").array.max())
-    return "nothing" if not largest else "tear" if largest == TEAR else "tendon"
+    return NOTHING if not largest else TORN if largest == TEAR else WHOLE
 
 
 def _problem(case: Case) -> str:
