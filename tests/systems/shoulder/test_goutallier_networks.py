@@ -36,6 +36,15 @@ def test_gray_becomes_three_channels_with_imagenets_statistics():
         assert_close(seen[0][:, channel], (image[:, 0] - mean) / std)
 
 
+def test_inception_sees_what_its_published_weights_were_trained_on():
+    """torchvision's ``transform_input``, which it sets with these weights: (x - .5) / .5."""
+    grader, seen = Grader("inception_v3", frozen=False).eval(), []
+    grader.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = torch.rand(1, 1, 75, 75)
+    grader(image)
+    assert_close(seen[0], (2 * image - 1).expand(1, 3, 75, 75))
+
+
 def published(kind, path):
     """A file as torchvision's would be: 1000 outputs."""
     torch.manual_seed(1)

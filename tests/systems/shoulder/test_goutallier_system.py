@@ -1,5 +1,6 @@
 """The grader on files: what it refuses, what it writes, and on which grid."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -151,7 +152,7 @@ def test_a_picture_and_a_scan_of_the_same_muscle_give_the_same_answer_each_on_it
 
 def test_a_prediction_says_the_decision_with_its_probability(trained, cases, tmp_path):
     system, made, _, _ = trained
-    path = saved(cases[0], tmp_path / "a.png")
+    path = saved(cases[0], tmp_path / "shoulder, left.png")
     told = system.predict(made, PredictRequest(inputs=[path], out=tmp_path / "m.png"))
     listed = json.loads(told.files["measurements"].read_text())
     assert listed["decision"] in ("not risky (0-1)", "risky (3-4)")
@@ -161,8 +162,9 @@ def test_a_prediction_says_the_decision_with_its_probability(trained, cases, tmp
         <= listed["probability_risky"]
         <= listed["highest_fold_probability_risky"]
     )
-    header, line = told.files["table"].read_text().splitlines()
-    assert dict(zip(header.split(","), line.split(","), strict=True))["decision"] == listed["decision"]
+    (line,) = csv.DictReader(told.files["table"].open())
+    assert (line["input"], line["decision"]) == ("shoulder, left.png", listed["decision"])
+    assert float(line["probability_risky"]) == listed["probability_risky"]
 
 
 def test_one_slice_of_a_series_is_graded_and_the_mask_is_empty_elsewhere(trained, cases, tmp_path):

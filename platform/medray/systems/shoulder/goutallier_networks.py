@@ -31,6 +31,8 @@ _PUBLISHED = {
     "resnet50": "torchvision's ResNet-50",
     "inception_v3": "torchvision's Inception-v3",
 }
+_INCEPTION = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+"""What the published Inception-v3, whose weights come from TensorFlow, was trained with: pixels from -1 to 1."""
 _BATCH = 16
 _LAST = {"vgg19": "classifier.6", "resnet50": "fc", "inception_v3": "fc"}
 
@@ -55,8 +57,9 @@ class Grader(nn.Module):
         super().__init__()
         self.kind, self.frozen = backbone, frozen
         self.backbone = _make_backbone(backbone)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = _INCEPTION if backbone == "inception_v3" else (IMAGENET_MEAN, IMAGENET_STD)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         if frozen:
             self.backbone.requires_grad_(False)
             getattr(self.backbone, _HEAD[backbone]).requires_grad_(True)

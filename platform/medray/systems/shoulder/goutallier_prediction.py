@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -137,4 +139,6 @@ def _told(path: Path, finding: Finding, measured: Mapping[str, float]) -> dict[s
 
 
 def _csv(told: Mapping[str, Any]) -> bytes:
-    return (",".join(told) + "\n" + ",".join(str(value) for value in told.values()) + "\n").encode()
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows((told.keys(), told.values()))
+    return buffer.getvalue().encode()
