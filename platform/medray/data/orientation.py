@@ -90,6 +90,36 @@ def upright_spacing(volume: Volume) -> tuple[float, float]:
     return volume.spacing[rows], volume.spacing[columns]
 
 
+def slice_axis(volume: Volume, normal: int) -> int:
+    """The array axis across the slices of a volume: a picture file's pages, or the thick one.
+
+    Args:
+        volume: 3D.
+        normal: world axis (0 to the right, 1 to the front, 2 up) across the expected slices; decides for isotropic
+            volumes, of which those without a position are taken to have their slices last.
+    """
+    if volume.header.get("format") == "raster":
+        return 0
+    thick = _through_axis(volume)
+    if thick is not None:
+        return thick
+    return int(np.abs(volume.affine[normal, :3]).argmax()) if has_position(volume) else 2
+
+
+def slice_of(volume: Volume, axis: int, index: int) -> Volume:
+    """A slice of a volume as a 2D image in its place, without a copy: what is assigned to its array reaches the volume.
+
+    Args:
+        volume: 3D.
+        axis: across the slices, see `slice_axis`.
+        index: which slice.
+    """
+    affine = volume.affine.copy()
+    affine[:, :3] = volume.affine[:, [*(other for other in range(3) if other != axis), axis]]
+    affine[:3, 3] += index * volume.affine[:3, axis]
+    return Volume(np.moveaxis(volume.array, axis + 1, 0)[index], affine, volume.source, volume.header)
+
+
 def _upright(affine: Affine) -> tuple[int, int, tuple[bool, bool]]:
     """Array axes that become rows and columns, and whether each is turned round: all world axes run against them."""
     (first, second), (flip_first, flip_second) = orientation(affine, 2)

@@ -181,6 +181,27 @@ def test_one_slice_of_a_series_is_graded_and_the_mask_is_empty_elsewhere(trained
     assert mask.array[..., 1].any()
 
 
+def test_a_series_has_its_slices_across_whichever_axis(trained, cases, tmp_path):
+    """Last as scanners save them, first as tools that sort the axes do, and as the pages of a TIFF."""
+    system, made, _, _ = trained
+    image = cases[0].volume("image").array
+    last = np.stack([image.transpose(0, 2, 1) * 0, image.transpose(0, 2, 1)], axis=-1)
+    paths = [write_volume(Volume(last, SAGITTAL), tmp_path / "last.nii.gz")]
+    first = Volume(np.moveaxis(last, 3, 1), SAGITTAL[:, [2, 0, 1, 3]])
+    paths.append(write_volume(first, tmp_path / "first.nii.gz"))
+    pages = [Image.fromarray(page) for page in (image[0] * 0, image[0])]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    found = []
+    for number, path in enumerate((*paths, tmp_path / "pages.tif")):
+        out = tmp_path / f"{number}.nii.gz"
+        request = PredictRequest(inputs=[path], out=out, options={"slice": "1"})
+        found.append((system.predict(made, request).metrics["probability_risky"], read_volume(out).array[0]))
+    assert [one[0] for one in found] == pytest.approx([found[0][0]] * 3, abs=1e-5)
+    assert found[0][1].any()
+    np.testing.assert_array_equal(np.moveaxis(found[0][1], 2, 0), found[1][1])
+    np.testing.assert_array_equal(found[1][1].transpose(0, 2, 1), found[2][1])
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [({"slice": "0"}, "is a single slice"), ({"tile": "4"}, "--option tile is unknown; there is slice=NUMBER")],

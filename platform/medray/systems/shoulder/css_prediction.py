@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medray.data.case import Volume
-from medray.data.orientation import has_position, slice_plane, upright_view
+from medray.data.orientation import slice_axis, slice_of, slice_plane, upright_view
 from medray.data.pictures import gray
 from medray.data.readers import read_volume
 from medray.data.writers import beside, write_bytes, write_json, write_volume
@@ -58,14 +57,14 @@ def predict_file(config: CssConfig, weights: Path | None, request: PredictReques
     volume = gray(read_volume(request.inputs[0]))
     refuse_other_planes(volume)
     read, segmenter = SliceSquares(config.size_px, config.normalize), trained_segmenter(config, weights)
-    result = np.zeros(volume.array.shape, np.uint8)
+    result = replace(volume, array=np.zeros(volume.array.shape, np.uint8))
     found: list[Found] = []
     started = time.perf_counter()
-    for index, (one, target) in enumerate(zip(slices_of(volume), _views(result, volume), strict=True)):
+    for index, (one, target) in enumerate(zip(slices_of(volume), slices_of(result), strict=True)):
         page = page_of(one)
         probabilities = segment(segmenter, read, page)
         labels = probabilities.argmax(0).astype(np.uint8)
-        upright_view(target, as_looked_at(one))[0][...] = labels
+        upright_view(target.array, as_looked_at(one))[0][...] = labels
         found.append(Found(index, page, labels, float(probabilities[TEAR].max())))
     seconds = time.perf_counter() - started
     known = knows_its_spacing(volume)
@@ -79,7 +78,7 @@ def predict_file(config: CssConfig, weights: Path | None, request: PredictReques
         for one in shown
     ]  # fmt: skip
     files = {
-        "labels": write_volume(replace(volume, array=result), request.out),
+        "labels": write_volume(result, request.out),
         "measurements": write_json(beside(request.out, "_measurements.json"), measured),
         "slices": write_bytes(beside(request.out, "_slices.csv"), _table(rows)),
         "picture": write_bytes(beside(request.out, "_overview.png"), to_png(marked_slices(marked))),
@@ -103,36 +102,14 @@ def other_plane(volume: Volume) -> str:
     return f"its slices are {plane} where (oblique) coronal ones are expected" if plane not in ("", "coronal") else ""
 
 
-def _through(volume: Volume) -> int:
-    """The array axis across the slices: the thick one, else the one from back to front, else the last."""
-    spacing = np.array(volume.spacing)
-    if volume.header.get("format") == "raster":
-        return 0  # pages
-    if spacing.max() > 1.5 * np.median(spacing):
-        return int(spacing.argmax())
-    return int(np.abs(volume.affine[_ANTERIOR, :3]).argmax()) if has_position(volume) else 2
-
-
 def slices_of(volume: Volume) -> Iterator[Volume]:
-    """The slices of a volume in order, each a 2D image in its place; a 2D image itself."""
+    """The slices of a volume in order, each a 2D image in its place, without copies; a 2D image itself."""
     if volume.spatial_dims == 2:
         yield volume
         return
-    through = _through(volume)
-    kept = [axis for axis in range(3) if axis != through]
-    for index in range(volume.shape[through]):
-        affine = volume.affine.copy()
-        affine[:, :3] = volume.affine[:, [*kept, through]]
-        affine[:3, 3] += index * volume.affine[:3, through]
-        yield Volume(np.take(volume.array, index, through + 1), affine, volume.source, volume.header)
-
-
-def _views(array: NDArray[Any], volume: Volume) -> Iterator[NDArray[Any]]:
-    """The slices of an array on the volume's grid, without copies."""
-    if volume.spatial_dims == 2:
-        yield array
-        return
-    yield from np.moveaxis(array, _through(volume) + 1, 0)
+    axis = slice_axis(volume, _ANTERIOR)
+    for index in range(volume.shape[axis]):
+        yield slice_of(volume, axis, index)
 
 
 def measure(one: Found, known: bool) -> dict[str, float]:

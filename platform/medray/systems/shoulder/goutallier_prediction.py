@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medray.data.case import Volume
-from medray.data.orientation import upright_view
+from medray.data.orientation import slice_axis, slice_of, upright_view
 from medray.data.readers import read_label, read_volume
 from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
@@ -27,6 +27,8 @@ from medray.systems.shoulder.goutallier_pictures import Shown, attention_png
 from medray.systems.shoulder.goutallier_regions import Mask
 from medray.systems.shoulder.goutallier_scores import THRESHOLD
 
+_RIGHT = 0  # the world axis across sagittal slices
+
 
 @dataclass(frozen=True)
 class Given:
@@ -34,7 +36,7 @@ class Given:
 
     Attributes:
         volume: as it was read.
-        slice: of a volume the number of the Y-view along its last axis; None where it is a single slice.
+        slice: of a volume the number of the Y-view; None where it is a single slice.
     """
 
     volume: Volume
@@ -44,7 +46,7 @@ class Given:
         """The Y-view of the image, or of a mask on its grid."""
         if self.slice is None:
             return volume
-        return replace(volume, array=volume.array[..., self.slice])
+        return slice_of(volume, slice_axis(self.volume, _RIGHT), self.slice)
 
 
 def predict_file(config: GoutallierConfig, trained: Trained, request: PredictRequest) -> Prediction:
@@ -91,7 +93,7 @@ def read_given(path: Path, options: Mapping[str, str]) -> Given:
         if "slice" in options:
             raise UserError(f"{path} is a single slice; leave --option slice out")
         return Given(volume, None)
-    count = volume.shape[2]
+    count = volume.shape[slice_axis(volume, _RIGHT)]
     if "slice" not in options:
         raise UserError(f"{path} has {count} slices; say which is the Y-view with --option slice=0 to {count - 1}")
     if not options["slice"].isdigit() or int(options["slice"]) >= count:
