@@ -3,8 +3,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from medray.data.case import Volume
 from medray.systems.shoulder.goutallier_augmentation import Turn, drawn_turn
 from medray.systems.shoulder.goutallier_fat import fat_fraction_percent, fat_mask
+from medray.systems.shoulder.goutallier_measures import knows_mm
 from medray.systems.shoulder.goutallier_regions import crop, muscle_mask, region_of, whole_image
 
 
@@ -103,3 +105,9 @@ def test_no_muscle_has_no_fat_fraction():
     assert not fat_mask(image, empty).any()
     assert np.isnan(fat_fraction_percent(empty, empty))
     assert not fat_mask(np.ones_like(image), muscle).any()
+
+
+@pytest.mark.parametrize(("kind", "size", "known"), [("raster", 1, False), ("array", 1, False), ("array", 0.5, True),
+                                                     ("nifti", 1, True)])  # fmt: skip
+def test_a_file_without_pixel_sizes_has_no_millimeters(kind, size, known):
+    assert knows_mm(Volume(np.zeros((1, 4, 4)), np.diag([size, size, 1.0, 1.0]), "a", {"format": kind})) is known

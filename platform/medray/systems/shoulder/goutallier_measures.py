@@ -9,8 +9,8 @@ from medray.systems.shoulder.goutallier_regions import Mask
 
 
 def knows_mm(volume: Volume) -> bool:
-    """Whether the file says how large a pixel is: pictures do not, and then have 1 mm."""
-    return volume.header.get("format") != "raster" or set(volume.spacing) != {1.0}
+    """Whether the file says how large a pixel is: pictures and arrays do not, and then have 1 mm."""
+    return volume.header.get("format") not in ("raster", "array") or set(volume.spacing) != {1.0}
 
 
 def measures(view: YView, muscle: Mask, *, in_mm: bool) -> dict[str, float]:
