@@ -23,7 +23,8 @@ from medray.systems.shoulder.css_networks import BlockShape, DenseBlock
 from medray.systems.shoulder.css_presets import SMALL
 from medray.systems.shoulder.css_released import ReleasedBlock
 from medray.systems.shoulder.css_substitution import (
-    SpectrumNet,
+    ComplexNet,
+    MagnitudeNet,
     composite,
     content_loss,
     from_spectrum,
@@ -44,15 +45,17 @@ def test_a_dense_block_sees_as_far_as_its_dilations_add_up() -> None:
     assert int((seen - 20).abs().max()) <= 1 + 2 + 4 + 8
 
 
-def test_a_spectrum_comes_back_and_a_fresh_net_changes_nothing() -> None:
+@pytest.mark.parametrize("network", [MagnitudeNet, ComplexNet])
+def test_a_spectrum_comes_back_and_a_fresh_net_changes_nothing(network: type[torch.nn.Module]) -> None:
     region = torch.rand(2, 1, 12, 10)
     assert_close(from_spectrum(to_spectrum(region)), region)
-    assert_close(from_spectrum(SpectrumNet()(to_spectrum(region))), region)
+    assert_close(from_spectrum(network()(to_spectrum(region))), region)
     assert_close(to_spectrum(torch.ones(1, 1, 4, 4))[0, :, 0, 0], torch.tensor([4.0, 0.0]))  # 16 / sqrt(16)
 
 
 def test_nothing_in_nothing_out_before_training() -> None:
-    assert float(identity_loss(from_spectrum(SpectrumNet()(torch.zeros(1, 2, 8, 8))))) == 0.0
+    for network in (MagnitudeNet(), ComplexNet()):
+        assert float(identity_loss(from_spectrum(network(torch.zeros(1, 2, 8, 8))))) == 0.0
     assert float(identity_loss(torch.full((1, 1, 2, 2), -0.5))) == pytest.approx(2.0)
 
 
@@ -72,7 +75,26 @@ def test_the_content_loss_forgets_the_place_and_the_size_of_a_region() -> None:
     assert float(bright) > 1e-3
 
 
-def test_substitution_learns_to_darken_a_bright_gap() -> None:
+def _trained(network: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.mark.parametrize(("network", "same"), [(MagnitudeNet, True), (ComplexNet, False)])
+def test_what_magnitudes_become_does_not_depend_on_the_place(network: type[torch.nn.Module], same: bool) -> None:
+    net, region = _trained(network()), torch.zeros(1, 1, 16, 16)
+    region[..., 3:6, 4:6] = 0.8
+    moved = region.roll((5, 7), (2, 3))
+    here, there = from_spectrum(net(to_spectrum(region))), from_spectrum(net(to_spectrum(moved)))
+    assert not torch.allclose(here, region, atol=1e-2)
+    assert torch.allclose(here.roll((5, 7), (2, 3)), there, atol=1e-4) == same
+
+
+@pytest.mark.parametrize("kind", [MagnitudeNet, ComplexNet])
+def test_substitution_learns_to_darken_a_bright_gap(kind: type[torch.nn.Module]) -> None:
     torch.manual_seed(0)
     images = torch.full((4, 1, 32, 32), 0.5)
     labels = torch.zeros(4, 32, 32, dtype=torch.int64)
@@ -81,7 +103,7 @@ def test_substitution_learns_to_darken_a_bright_gap() -> None:
         labels[number, 10:14, 8 + 3 * number : 13 + 3 * number] = 2
     tear, tendon = (labels == 2).float()[:, None], (labels == 1).float()[:, None]
     images = torch.where(tear > 0, 0.9, torch.where(tendon > 0, 0.15, images))
-    network = SpectrumNet()
+    network = kind()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     sizes = tear.flatten(1).sum(1), tendon.flatten(1).sum(1)
     for _ in range(60):

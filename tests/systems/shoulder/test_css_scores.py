@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from medray.systems.shoulder.css_scores import as_row, slice_scores, summarize
+from medray.systems.shoulder.css_scores import as_row, class_counts, slice_scores, summarize
 
 TORN = np.array([[0, 1, 2, 2]])
 WHOLE = np.array([[0, 1, 1, 0]])
 EMPTY = np.zeros((1, 4), int)
+
+
+def _summary(*slices: tuple[NDArray[Any], NDArray[Any]]) -> dict[str, float]:
+    return summarize([as_row("a", *one) for one in slices], [class_counts(*one) for one in slices])
 
 
 def test_one_slice_by_hand() -> None:
@@ -31,7 +37,7 @@ def test_a_class_that_is_not_there_has_no_score_and_one_not_found_has_zero() -> 
 
 
 def test_false_tears_show_in_pooled_scores_alone() -> None:
-    told = summarize([as_row("a", TORN, TORN), as_row("b", TORN, WHOLE)])
+    told = _summary((TORN, TORN), (TORN, WHOLE))
     assert told["iou_tear"] == 1.0
     assert told["iou_tear_pooled"] == pytest.approx(2 / 4)
     assert told["tear_sensitivity_pooled"] == 1.0
@@ -40,6 +46,6 @@ def test_false_tears_show_in_pooled_scores_alone() -> None:
 
 
 def test_without_any_tear_nothing_is_said_of_it() -> None:
-    told = summarize([as_row("a", EMPTY, EMPTY)])
+    told = _summary((EMPTY, EMPTY))
     assert "iou_tear" not in told
     assert told["miou"] == 1.0

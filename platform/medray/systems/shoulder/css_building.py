@@ -14,7 +14,7 @@ from medray.systems.shoulder.css_losses import LossWeights
 from medray.systems.shoulder.css_networks import BlockShape, Classifier, ClassifierHead, Decoder, Encoder, Segmenter
 from medray.systems.shoulder.css_peers import DeepLabV3Plus
 from medray.systems.shoulder.css_released import ReleasedDecoder, ReleasedEncoder, ReleasedHead, ReleasedSpectrumNet
-from medray.systems.shoulder.css_substitution import SpectrumNet
+from medray.systems.shoulder.css_substitution import ComplexNet, MagnitudeNet
 
 _SHARES = (0.9920, 0.0076, 0.0004)
 """Of the pixels that are background, tendon and tear (table 3)."""
@@ -54,7 +54,9 @@ def make_head(config: CssConfig) -> nn.Module:
 
 def make_spectrum_net(config: CssConfig) -> nn.Module:
     """S."""
-    return SpectrumNet() if config.spectrum_net == "text" else ReleasedSpectrumNet(config.widths[0])
+    if config.spectrum_net == "released":
+        return ReleasedSpectrumNet(config.widths[0])
+    return MagnitudeNet() if config.spectrum_net == "magnitude" else ComplexNet()
 
 
 def make_networks(config: CssConfig) -> nn.ModuleDict:

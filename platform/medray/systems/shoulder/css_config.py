@@ -38,8 +38,9 @@ class CssConfig:
     classifier alone (authors' code)."""
     augment_from_epoch: int = 0
     """Epochs before they do (not in the text). At the start they still show the tear that their labels deny."""
-    spectrum_net: Literal["text", "released"] = "text"
-    """S: three convolutions beside an identity on real and imaginary part together, or the authors' four on each."""
+    spectrum_net: Literal["magnitude", "complex", "released"] = "magnitude"
+    """S: three convolutions on the magnitudes (table 1 has one number per frequency), on real and imaginary part
+    together, or the authors' four on each."""
     content: Literal["log_magnitude", "vgg", "signed_vgg"] = "log_magnitude"
     """L3: squared differences of logarithms of the spectra's magnitudes, of VGG-19's features of them with their Gram
     matrices, or the mean of their signed differences, which has no lower bound (authors' code)."""
@@ -148,6 +149,10 @@ VARIANTS: Mapping[str, Variant] = {
     "seg_clf_gan": Variant(about="with the classifier and the GAN (table 6)", config={"substitute": "gan"}),
     "unet": Variant(about="a classic U-Net (table 5)", config={**_ALONE, "network": "unet"}),
     "deeplabv3plus": Variant(about="DeepLabV3+ (table 5)", config={**_ALONE, "network": "deeplabv3plus"}),
+    "complex_spectrum": Variant(
+        about="S on real and imaginary part, where a tear's place matters to it",
+        config={"spectrum_net": "complex"},
+    ),
     "dense_fixed": Variant(about="the losses' factors stay as they start", config={"weights": "fixed"}),
     "released": Variant(
         about="as the authors' code: its networks and S, content and style by VGG-19, fixed factors, substituted images"

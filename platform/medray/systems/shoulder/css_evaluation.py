@@ -6,7 +6,7 @@ lies within 3 mm or pixels of tendon and tear is a number for the paper's fig. 7
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from medray.data.case import Case
 from medray.figures.attention import AttentionRow, attention_rows
 from medray.figures.drawing import to_png
 from medray.metrics.localisation import mass_inside
+from medray.metrics.segmentation import Confusion
 from medray.nn.attention import grad_cam, guided_grad_cam
 from medray.nn.weights import load_network
 from medray.system import Evaluation, Figure, Row, Trained
@@ -26,7 +27,7 @@ from medray.systems.shoulder.css_building import make_spectrum_net, trained_clas
 from medray.systems.shoulder.css_config import CssConfig
 from medray.systems.shoulder.css_pictures import Marked, marked_slices, substituted_slices
 from medray.systems.shoulder.css_reading import Page, SliceSquares, knows_its_spacing, page_of
-from medray.systems.shoulder.css_scores import as_row, summarize
+from medray.systems.shoulder.css_scores import as_row, class_counts, summarize
 from medray.systems.shoulder.css_substitution import TEAR, composite, from_spectrum, to_spectrum
 
 DILATION_PX = 2
@@ -41,12 +42,14 @@ class Scored:
 
     Attributes:
         row: see `css_scores.as_row`.
+        counts: pixels of each class, see `css_scores.class_counts`.
         marked: for the outlines.
         attention: where there is a classifier.
         substituted: name, image, I' and truth on the square, where there is S.
     """
 
     row: Row
+    counts: Mapping[str, Confusion]
     marked: Marked
     attention: AttentionRow | None = None
     substituted: tuple[str, NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]] | None = None
@@ -67,14 +70,14 @@ def score_case(config: CssConfig, trained: Trained, cache: SampleCache, case: Ca
     page, truth = page_of(image), page_of(case.volume("label")).array[0].astype(np.uint8)
     segmenter = trained_segmenter(config, trained.weights)
     found = segment(segmenter, read, page).argmax(0).astype(np.uint8)
-    row = as_row(case.id, found, truth)
+    row, counts = as_row(case.id, found, truth), class_counts(found, truth)
     spacing = page.spacing if knows_its_spacing(image) else None
     told = ", ".join(f"IoU {name} {row[f'iou_{name}']:.2f}" for name in ("tendon", "tear") if f"iou_{name}" in row)
     marked = Marked(page.array[0], found, truth, f"{case.id}  {told}", spacing)
     if not (truth == TEAR).any():
-        return Scored(row, marked)
+        return Scored(row, counts, marked)
     attention = _attention(config, trained, segmenter, read, case, row)
-    return Scored(row, marked, attention, _substituted(config, trained, read, case))
+    return Scored(row, counts, marked, attention, _substituted(config, trained, read, case))
 
 
 def _attention(
@@ -119,7 +122,7 @@ def _substituted(
 def summary_of(scored: Sequence[Scored], name: str) -> Evaluation:
     """Scores over all slices, and pictures of torn slices first."""
     rows = [one.row for one in scored]
-    summary = summarize(rows)
+    summary = summarize(rows, [one.counts for one in scored])
     for column in ("cam_mass_percent", "cam_mass_by_chance_percent"):
         values = [float(row[column]) for row in rows if column in row]
         if values:

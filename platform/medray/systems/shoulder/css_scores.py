@@ -13,7 +13,7 @@ together. mIoU is the mean of the three classes' scores, each way. What no slice
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from medray.metrics.statistics import ratio
 from medray.system import Row
 
 CLASSES = ("background", "tendon", "tear")
-_COUNTS = ("tp", "fp", "fn")
 
 
 def slice_scores(found: NDArray[Any], truth: NDArray[Any]) -> dict[str, float]:
@@ -35,10 +34,9 @@ def slice_scores(found: NDArray[Any], truth: NDArray[Any]) -> dict[str, float]:
         truth: label map of the same shape.
     """
     counts = class_counts(found, truth)
-    scores = {f"iou_{name}": _if_present(one, "iou") for name, one in counts.items()}
-    scores["miou"] = _mean([scores[f"iou_{name}"] for name in CLASSES])
-    scores["tear_sensitivity"] = _if_present(counts["tear"], "sensitivity")
-    return scores
+    iou = {f"iou_{name}": _if_present(counts[name], "iou") for name in reversed(CLASSES)}  # the tear first
+    sensitivity = _if_present(counts["tear"], "sensitivity")
+    return {**iou, "tear_sensitivity": sensitivity, "miou": _mean(list(iou.values()))}
 
 
 def class_counts(found: NDArray[Any], truth: NDArray[Any]) -> dict[str, Confusion]:
@@ -47,22 +45,25 @@ def class_counts(found: NDArray[Any], truth: NDArray[Any]) -> dict[str, Confusio
 
 
 def as_row(case: str, found: NDArray[Any], truth: NDArray[Any]) -> Row:
-    """A slice's scores and the counts that pooled ones are made of; scores it does not have are left out."""
+    """A slice's scores; those it does not have are left out."""
     row: Row = {"case": case}
     row |= {name: value for name, value in slice_scores(found, truth).items() if math.isfinite(value)}
-    for name, one in class_counts(found, truth).items():
-        row |= {f"{name}_{count}_px": int(getattr(one, count)) for count in _COUNTS}
     row["false_tear"] = bool((found == 2).any() and not (truth == 2).any())
     return row
 
 
-def summarize(rows: Sequence[Row]) -> dict[str, float]:
-    """Means over slices and pooled scores, as the module's text says; what has no slices is left out."""
+def summarize(rows: Sequence[Row], counts: Sequence[Mapping[str, Confusion]]) -> dict[str, float]:
+    """Means over slices and pooled scores, as the module's text says; what has no slices is left out.
+
+    Args:
+        rows: of the slices, as `as_row` gives them.
+        counts: of the slices, as `class_counts` gives them.
+    """
     told = {}
-    for name in (*(f"iou_{name}" for name in CLASSES), "tear_sensitivity"):
+    for name in (*(f"iou_{name}" for name in reversed(CLASSES)), "tear_sensitivity"):
         told[name] = _mean([float(row[name]) for row in rows if name in row])
     told["miou"] = _mean([told[f"iou_{name}"] for name in CLASSES])
-    pooled = {name: _pooled(rows, name).rates() for name in CLASSES}
+    pooled = {name: sum((one[name] for one in counts), Confusion()).rates() for name in CLASSES}
     for name in CLASSES:
         told[f"iou_{name}_pooled"] = pooled[name]["iou"]
     told["miou_pooled"] = _mean([told[f"iou_{name}_pooled"] for name in CLASSES])
@@ -70,10 +71,6 @@ def summarize(rows: Sequence[Row]) -> dict[str, float]:
     without = [row for row in rows if "iou_tear" not in row]
     told["false_tear_slices_percent"] = 100 * ratio(sum(bool(row["false_tear"]) for row in without), len(without))
     return {name: value for name, value in told.items() if math.isfinite(value)}
-
-
-def _pooled(rows: Sequence[Row], name: str) -> Confusion:
-    return Confusion(*(sum(int(row[f"{name}_{count}_px"]) for row in rows) for count in _COUNTS))
 
 
 def _if_present(counts: Confusion, rate: str) -> float:

@@ -18,27 +18,51 @@ TENDON, TEAR = 1, 2
 _HIDDEN = 16
 
 
-class SpectrumNet(nn.Module):
-    """S: three convolutions beside an identity, which is all there is until the last one learns.
+class MagnitudeNet(nn.Module):
+    """S on the magnitudes of a spectrum, whose phases stay: H x W numbers in and out, as in table 1.
 
-    Real and imaginary part are the two channels. A spectrum has no border, so it is padded with its other side.
+    Every magnitude is multiplied by 1 plus what three convolutions say, at first 0. The place of a region is in the
+    phases alone, so S does the same wherever a tear is, and nothing stays nothing.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        channels = (2, _HIDDEN, _HIDDEN, 2)
-        first, second, last = (
-            nn.Conv2d(i, o, 3, padding=1, padding_mode="circular") for i, o in itertools.pairwise(channels)
-        )
-        nn.init.zeros_(last.weight)
-        assert last.bias is not None
-        nn.init.zeros_(last.bias)
-        self.body = nn.Sequential(first, norm_relu(_HIDDEN), second, norm_relu(_HIDDEN), last)
+        self.body = _convolutions(1)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """(B, 2, H, W) to (B, 2, H, W)."""
+        # the root of 0 has no derivative
+        magnitude = (spectrum.square().sum(dim=1, keepdim=True) + 1e-12).sqrt()
+        out: Tensor = spectrum * (1 + self.body(torch.log1p(magnitude)))
+        return out
+
+
+class ComplexNet(nn.Module):
+    """S on real and imaginary part as two channels, beside an identity, which is all there is at first.
+
+    The phases are the place of a region: this S does different things to equal tears in different places.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = _convolutions(2)
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """(B, 2, H, W) to (B, 2, H, W)."""
         out: Tensor = spectrum + self.body(spectrum)
         return out
+
+
+def _convolutions(channels: int) -> nn.Sequential:
+    """Three, the last of which begins at 0. A spectrum has no border, so it is padded with its other side."""
+    first, second, last = (
+        nn.Conv2d(i, o, 3, padding=1, padding_mode="circular")
+        for i, o in itertools.pairwise((channels, _HIDDEN, _HIDDEN, channels))
+    )
+    nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, norm_relu(_HIDDEN), second, norm_relu(_HIDDEN), last)
 
 
 def to_spectrum(region: Tensor) -> Tensor:
