@@ -70,11 +70,9 @@ def _names(cases: Iterable[Case]) -> dict[str, str]:
 def _unnamed(name: str, cases: Iterable[Case]) -> str:
     """What a row is of that names no case: a folder of several series, a file name that comes twice, or nothing."""
     several = [case.id for case in cases if case.id.startswith(f"{name}/") or case.id.endswith(f"/{name}")]
-    return (
-        f"several images ({', '.join(several[:3])}), name one"
-        if name and len(several) > 1
-        else "no image in the folder"
-    )
+    if not name or len(several) < 2:
+        return "no image in the folder"
+    return f"several images ({', '.join(several[:3])}), name one"
 
 
 def _with_row(case: Case, row: Mapping[str, str], column: str) -> Case:

@@ -203,8 +203,8 @@ def test_the_claim_is_judged_on_pairs():
 
 @pytest.mark.parametrize(
     "change",
-    [{"size": 8}, {"edge_mm": 0.0}, {"blocks": 7}, {"blocks": 4, "size": 16}, {"width": 6}, {"lr": 0.0}, {"dropout": 1.0}, {"batch_size": 1},
-     {"test_fraction": 1.0}, {"max_padding": 1.0}],
+    [{"size": 8}, {"edge_mm": 0.0}, {"blocks": 7}, {"blocks": 4, "size": 16}, {"width": 6}, {"lr": 0.0},
+     {"dropout": 1.0}, {"batch_size": 1}, {"test_fraction": 1.0}, {"max_padding": 1.0}],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
