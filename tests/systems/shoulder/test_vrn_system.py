@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from medray.data.case import Case, Source, Volume
 from medray.data.readers import read_volume
@@ -12,12 +13,12 @@ from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
 from medray.metrics.localisation import peak
 from medray.system import PredictRequest, Trained
-from medray.systems.shoulder.vrn_claim import judge
+from medray.systems.shoulder.vrn_claim import ARMS, SIZES, judge
 from medray.systems.shoulder.vrn_config import VrnConfig
 from medray.systems.shoulder.vrn_evaluation import cam_scores, repeats_of, summarize
 from medray.systems.shoulder.vrn_inference import Finding, look_at, trained_network
 from medray.systems.shoulder.vrn_labels import classes_of
-from medray.systems.shoulder.vrn_learner import VrnLearner
+from medray.systems.shoulder.vrn_learner import VrnLearner, network_of
 from medray.systems.shoulder.vrn_system import VrnRct
 from medray.systems.shoulder.vrn_volumes import Cube, CubeReader, center_of
 
@@ -199,6 +200,13 @@ def test_the_claim_is_judged_on_pairs():
     assert checks["binary_accuracy_minus_top1_within_1"].value == pytest.approx(0.25)
     assert checks["cam_hit_minus_cam_hit_by_chance"].value == pytest.approx(0.9)
     assert checks["cam_peak_distance_mm_vrn4_minus_vrn"].value == pytest.approx(8.0)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_every_arm_of_the_claim_is_a_config_and_four_blocks_leave_the_map_that_its_note_tells_of(size):
+    configs = {arm: replace(size.settings(), **VrnRct.variants[arm].config) for arm in ARMS}
+    features = network_of(configs["vrn4"]).eval().trunk(torch.zeros(1, 1, *[size.settings().size] * 3))
+    assert features.shape[2:] == (2, 2, 2)
 
 
 @pytest.mark.parametrize(
