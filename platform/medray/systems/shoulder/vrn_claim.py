@@ -25,8 +25,8 @@ from medray.systems.shoulder.vrn_system import VrnRct
 ARMS = ("vrn", "vrn4", "resnet2d")
 _BARE = {"validation_fraction": 0.0, "examples": 0}  # no curves and no pictures
 _COARSE = (
-    "vrn4's map has 2^3 voxels on these cubes, so its peak lies near a corner of the cube whatever it has learned: that "
-    "two blocks place the tear better holds by this geometry and is no evidence for the paper's reason"
+    "vrn4's map has 2^3 voxels on these cubes, so its peak lies near a corner of the cube whatever it has learned: "
+    "that two blocks place the tear better holds by this geometry and is no evidence for the paper's reason"
 )
 MIN_NEIGHBOR_GAIN = 0.10
 MIN_ABOVE_CHANCE = 0.25
