@@ -35,6 +35,16 @@ def test_a_case_without_a_row_stays_as_it_is_and_a_row_without_an_image_is_told(
     assert [(bad.case, bad.reason.split(" of ")[0]) for bad in source.bad] == [("zz", "row 2")]
 
 
+def test_a_row_of_several_images_names_them(tmp_path):
+    for name in ("train/images/a", "train/images/b", "test/images/b"):
+        picture(tmp_path / f"{name}.png", ord(name[-1]) + len(name))
+    (tmp_path / "labels.csv").write_text("case,grade\nb,3\ntrain,2\ntest,1\n")
+    told = {bad.case: bad.reason for bad in open_source(str(tmp_path)).bad}
+    assert "several images (test/b, train/b), name one" in told["b"]
+    assert "several images (train/a, train/b), name one" in told["train"]
+    assert "no image in the folder" in told["test"]
+
+
 def test_the_table_is_part_of_the_data(folder):
     before = open_source(str(folder)).fingerprint
     (folder / "labels.csv").write_text("case,grade\nb,4\n")

@@ -64,6 +64,14 @@ def test_intervals_hold_their_value_and_narrow_with_cases():
         assert many[name][2] - many[name][1] < high - low
 
 
+def test_intervals_draw_the_cases_of_a_patient_together():
+    alone = ordered_intervals(TRUTH * 5, PREDICTED * 5, num_resamples=300)
+    together = ordered_intervals(TRUTH * 5, PREDICTED * 5, groups=list(range(6)) * 5, num_resamples=300)
+    same = ordered_intervals(TRUTH * 5, PREDICTED * 5, groups=["a"] * 30, num_resamples=20)
+    assert together["top1"][2] - together["top1"][1] > alone["top1"][2] - alone["top1"][1]
+    assert same["top1"] == pytest.approx((2 / 6,) * 3)
+
+
 def test_repetitions_one_by_one():
     found = repeated_scores([0, 3], np.array([[0, 3], [1, 3], [2, 1]]))
     assert found["top1"] == [1.0, 0.5, 0.0]

@@ -49,7 +49,7 @@ def with_table(root: Place, cases: Sequence[Case]) -> tuple[list[Case], list[Bad
         name = row[column]
         case_id = names.get(name, "")
         if not case_id:
-            reason = f"row {number} of {path} is of no image in the folder"
+            reason = f"row {number} of {path} is of {_unnamed(name, cases)}"
             bad.append(BadCase(name or f"row {number}", reason, str(path)))
         elif case_id in known_rows:
             raise UserError(f"{path}, row {number}: case {name!r} has a row already")
@@ -65,6 +65,14 @@ def _names(cases: Iterable[Case]) -> dict[str, str]:
     for case_id in ids:
         short.setdefault(case_id.rpartition("/")[2], []).append(case_id)
     return {name: owners[0] for name, owners in short.items() if len(owners) == 1} | {name: name for name in ids}
+
+
+def _unnamed(name: str, cases: Iterable[Case]) -> str:
+    """What a row is of that names no case: a folder of several series, a file name that comes twice, or nothing."""
+    several = [case.id for case in cases if case.id.startswith(f"{name}/") or case.id.endswith(f"/{name}")]
+    if not name or len(several) < 2:
+        return "no image in the folder"
+    return f"several images ({', '.join(several[:3])}), name one"
 
 
 def _with_row(case: Case, row: Mapping[str, str], column: str) -> Case:

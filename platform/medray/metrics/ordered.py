@@ -6,7 +6,7 @@ Shape letters: N cases, R repetitions. Classes are whole numbers from 0 (healthy
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,9 +53,17 @@ def ordered_scores(truth: ArrayLike, predicted: ArrayLike, *, diseased: ArrayLik
 
 
 def ordered_intervals(
-    truth: ArrayLike, predicted: ArrayLike, *, diseased: ArrayLike | None = None, num_resamples: int = 2000
+    truth: ArrayLike,
+    predicted: ArrayLike,
+    *,
+    diseased: ArrayLike | None = None,
+    groups: Sequence[Hashable] | None = None,
+    num_resamples: int = 2000,
 ) -> dict[str, Interval]:
-    """`ordered_scores`, each with its 95 % bootstrap interval over cases: value, lower and upper bound."""
+    """`ordered_scores`, each with its 95 % bootstrap interval over cases: value, lower and upper bound.
+
+    Cases of one group (a patient) are drawn together.
+    """
     truth, predicted = np.asarray(truth, dtype=int), np.asarray(predicted, dtype=int)
     called = predicted > 0 if diseased is None else np.asarray(diseased, dtype=bool)
 
@@ -63,7 +71,7 @@ def ordered_intervals(
         return ordered_scores(truth[chosen], predicted[chosen], diseased=called[chosen])[name]
 
     return {
-        name: bootstrap_interval(functools.partial(score, name), len(truth), num_resamples=num_resamples)
+        name: bootstrap_interval(functools.partial(score, name), len(truth), groups=groups, num_resamples=num_resamples)
         for name in NAMES
     }
 

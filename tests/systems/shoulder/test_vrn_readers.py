@@ -46,7 +46,8 @@ def test_groups_are_compared_in_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [("reader,case,class\nann,a,none\n", "no column 'group'"), (TABLE + "ann,general,b,small\n", "'ann' is in"),
-     (TABLE + "ann,specialist,b,huge\n", "row 9: the class 'huge'"), ("", "no column 'reader'")],
+     (TABLE + "ann,specialist,b,huge\n", "row 9: the class 'huge'"),
+     (TABLE + "dan,network,b,small\n", "row 9: the group 'network' is the network's own"), ("", "no column 'reader'")],
 )  # fmt: skip
 def test_a_faulty_table_is_one_sentence(tmp_path, text, sentence):
     with pytest.raises(UserError, match=sentence):

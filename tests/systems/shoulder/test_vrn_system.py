@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from medray.data.case import Case, Source, Volume
 from medray.data.readers import read_volume
@@ -12,12 +13,12 @@ from medray.engine.workbench import InProcessWorkbench
 from medray.errors import UserError
 from medray.metrics.localisation import peak
 from medray.system import PredictRequest, Trained
-from medray.systems.shoulder.vrn_claim import judge
+from medray.systems.shoulder.vrn_claim import ARMS, SIZES, judge
 from medray.systems.shoulder.vrn_config import VrnConfig
 from medray.systems.shoulder.vrn_evaluation import cam_scores, repeats_of, summarize
 from medray.systems.shoulder.vrn_inference import Finding, look_at, trained_network
 from medray.systems.shoulder.vrn_labels import classes_of
-from medray.systems.shoulder.vrn_learner import VrnLearner
+from medray.systems.shoulder.vrn_learner import VrnLearner, network_of
 from medray.systems.shoulder.vrn_system import VrnRct
 from medray.systems.shoulder.vrn_volumes import Cube, CubeReader, center_of
 
@@ -133,7 +134,7 @@ def test_the_summary_counts_over_cases():
         for n, (truth, found, more) in enumerate(zip(truths, said, others, strict=True))
     ]
     assert repeats_of(rows).tolist() == [[0, 2, 4, 0], [1, 3, 4, 0]]
-    found = summarize(rows)
+    found = summarize(rows, ["p", "p", "q", "q"])
     assert (found["top1"], found["top1_within_1"], found["binary_accuracy"]) == (0.25, 0.75, 0.75)
     assert found["median_top1"] == pytest.approx(0.75)  # 4 of 4 and 2 of 4
     assert found["cam_hit_rate"] == 0.5
@@ -169,6 +170,22 @@ def test_predict_refuses_in_a_sentence(tmp_path, out, options, sentence):
         VrnRct(SMALL).predict(Trained(weights=None), request)
 
 
+def test_predict_refuses_slices_of_another_plane(tmp_path):
+    write_volume(series("axial").volume("image"), tmp_path / "scan.nii.gz")
+    request = PredictRequest(inputs=[tmp_path / "scan.nii.gz"], out=tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"scan.nii.gz: its slices are axial where coronal ones are expected"):
+        VrnRct(SMALL).predict(Trained(weights=None), request)
+    assert VrnRct(replace(SMALL, plane="any")).predict(Trained(weights=None), request).files["result"].exists()
+
+
+def test_a_readers_table_that_cannot_be_read_is_told_before_training(tmp_path):
+    system = VrnRct(replace(SMALL, readers=str(tmp_path / "none.csv")))
+    cases = open_source("phantom:shoulder_3d?n=12&size=24&slices=16&seed=0").cases
+    splits = system.split(Source("", cases, ""), 0)
+    with pytest.raises(UserError, match=r"readers' table .*none.csv cannot be read"):
+        system.train(InProcessWorkbench(tmp_path, quiet=True), splits)
+
+
 def test_the_claim_is_judged_on_pairs():
     rows = []
     for seed in range(2):
@@ -185,10 +202,17 @@ def test_the_claim_is_judged_on_pairs():
     assert checks["cam_peak_distance_mm_vrn4_minus_vrn"].value == pytest.approx(8.0)
 
 
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_every_arm_of_the_claim_is_a_config_and_four_blocks_leave_the_map_that_its_note_tells_of(size):
+    configs = {arm: replace(size.settings(), **VrnRct.variants[arm].config) for arm in ARMS}
+    features = network_of(configs["vrn4"]).eval().trunk(torch.zeros(1, 1, *[size.settings().size] * 3))
+    assert features.shape[2:] == (2, 2, 2)
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"size": 8}, {"edge_mm": 0.0}, {"blocks": 7}, {"width": 6}, {"lr": 0.0}, {"dropout": 1.0}, {"batch_size": 1},
-     {"test_fraction": 1.0}, {"max_padding": 1.0}],
+    [{"size": 8}, {"edge_mm": 0.0}, {"blocks": 7}, {"blocks": 4, "size": 16}, {"width": 6}, {"lr": 0.0},
+     {"dropout": 1.0}, {"batch_size": 1}, {"test_fraction": 1.0}, {"max_padding": 1.0}],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):

@@ -77,8 +77,10 @@ class VrnConfig:
             raise ValueError(
                 f"edge_mm must be above 0 and max_padding in [0, 1), got {self.edge_mm:g} and {self.max_padding:g}"
             )
-        if self.blocks < 1 or self.size >> self.blocks < 1:
-            raise ValueError(f"blocks must be at least 1 and leave a voxel of {self.size}, got {self.blocks}")
+        if self.blocks < 1 or self.size <= 2**self.blocks:  # batch normalization has nothing to average in one voxel
+            raise ValueError(
+                f"blocks must be at least 1 and leave two voxels of size {self.size} along each edge, got {self.blocks}"
+            )
         if self.width < 4 or self.width % 4:
             raise ValueError(f"width must be a multiple of 4, got {self.width}")
 

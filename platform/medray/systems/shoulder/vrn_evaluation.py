@@ -87,14 +87,18 @@ def repeats_of(rows: Sequence[Row]) -> NDArray[np.int64]:
     return np.array([[int(digit) for digit in str(row.get("repeats", ""))] for row in rows], dtype=np.int64).T
 
 
-def summarize(rows: Sequence[Row]) -> dict[str, float]:
+def summarize(rows: Sequence[Row], patients: Sequence[str]) -> dict[str, float]:
     """Scores with bootstrap intervals (``_low``, ``_high``), medians of the repetitions with quartiles, and the heat
     map's scores over true tears.
+
+    Args:
+        rows: of the test cases.
+        patients: of each row; the bootstrap draws them whole, since someone's two shoulders are not independent.
     """
     truth = truth_of(rows)
     predicted = np.array([CLASSES.index(str(row["predicted"])) for row in rows])
     tear = np.array([float(row["p_tear"]) > 0.5 for row in rows])
-    summary = flat(ordered_intervals(truth, predicted, diseased=tear), ("low", "high"))
+    summary = flat(ordered_intervals(truth, predicted, diseased=tear, groups=patients), ("low", "high"))
     repeated = repeated_scores(truth, repeats_of(rows)) if "repeats" in rows[0] else {}
     for name in REPEATED if repeated else ():
         medians = {f"median_{name}": median_quartiles(repeated[name])}

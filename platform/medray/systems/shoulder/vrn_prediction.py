@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from medray.data.case import Volume
 from medray.data.fields import FileRef
+from medray.data.orientation import slice_plane
 from medray.data.writers import beside, write_bytes, write_json, write_volume
 from medray.errors import UserError
 from medray.figures.attention import rendering, three_planes
 from medray.figures.drawing import to_png
 from medray.metrics.localisation import peak
 from medray.system import Prediction, PredictRequest, Trained
-from medray.systems.shoulder.vrn_config import VrnConfig
+from medray.systems.shoulder.vrn_config import Plane, VrnConfig
 from medray.systems.shoulder.vrn_inference import Finding, look_at, trained_network
 from medray.systems.shoulder.vrn_labels import CLASSES
 from medray.systems.shoulder.vrn_volumes import Cube, on_scan, parse_center
@@ -30,13 +32,16 @@ def predict_scan(config: VrnConfig, trained: Trained, request: PredictRequest) -
     Writes class and probabilities as JSON and as CSV, the heat map as NIfTI on the scan's own grid, and two pictures.
 
     Raises:
-        UserError: not a volume, the cube does not fit, an unknown option, another suffix than .json.
+        UserError: not a volume, slices in another plane, the cube does not fit, an unknown option, another suffix than
+            .json.
     """
     if request.out.suffix != ".json":
         raise UserError(f"--out {request.out}: name the result with the suffix .json; the heat map goes beside it")
     path = request.inputs[0]
     center = _center(request.options)
     scan = FileRef(str(path)).load()
+    if reason := other_plane(scan, config.plane):
+        raise UserError(f"{path}: {reason}")
     network = trained_network(config, trained.weights)
     started = time.perf_counter()
     cube = config.cropper.cut(scan, center)
@@ -54,6 +59,14 @@ def predict_scan(config: VrnConfig, trained: Trained, request: PredictRequest) -
     }
     metrics = {f"probability_{name}": float(p) for name, p in zip(CLASSES, finding.probability, strict=True)}
     return Prediction(files=files, metrics={**metrics, "probability_tear": finding.p_tear}, seconds=seconds)
+
+
+def other_plane(scan: Volume, wanted: Plane) -> str:
+    """Why the slices of a scan are not of the wanted plane; empty where they are, or where the file does not say."""
+    plane = slice_plane(scan)
+    if wanted == "any" or plane in ("", wanted):
+        return ""
+    return f"its slices are {plane} where {wanted} ones are expected; give the {wanted} series"
 
 
 def _center(options: Mapping[str, str]) -> tuple[float, float, float] | None:

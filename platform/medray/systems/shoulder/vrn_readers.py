@@ -44,7 +44,8 @@ def read_readers(path: Path) -> list[Reader]:
     """Read the table.
 
     Raises:
-        UserError: it cannot be read, lacks a column or holds an unknown class, or a person is in two groups.
+        UserError: it cannot be read, lacks a column, holds an unknown class, has a group named as the network, or a
+            person is in two groups.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -61,6 +62,8 @@ def read_readers(path: Path) -> list[Reader]:
         known = class_of(said)
         if known is None:
             raise UserError(f"{path}, row {number}: the class {said!r} is none of {', '.join(CLASSES)}")
+        if group == NETWORK:
+            raise UserError(f"{path}, row {number}: the group {group!r} is the network's own; use another name")
         if groups.setdefault(reader, group) != group:
             raise UserError(f"{path}, row {number}: reader {reader!r} is in {groups[reader]!r} and in {group!r}")
         classes.setdefault(reader, {})[case] = known

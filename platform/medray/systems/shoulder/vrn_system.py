@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from medray.data.case import BadCase, Case, Source, Splits
 from medray.data.fields import Kind
-from medray.data.orientation import slice_plane
 from medray.data.splits import split_by_patient
 from medray.errors import UserError
 from medray.figures.drawing import to_png
@@ -35,9 +34,9 @@ from medray.systems.shoulder.vrn_evaluation import Scored, score_cases, summariz
 from medray.systems.shoulder.vrn_labels import CLASSES, class_problems, classes_of
 from medray.systems.shoulder.vrn_learner import VrnLearner
 from medray.systems.shoulder.vrn_pictures import cam_figures, groups_figure, score_figures, tag_of
-from medray.systems.shoulder.vrn_prediction import predict_scan
+from medray.systems.shoulder.vrn_prediction import other_plane, predict_scan
 from medray.systems.shoulder.vrn_presets import PRESETS
-from medray.systems.shoulder.vrn_readers import NETWORK, compare_groups, group_scores, read_readers
+from medray.systems.shoulder.vrn_readers import NETWORK, Reader, compare_groups, group_scores, read_readers
 from medray.systems.shoulder.vrn_volumes import center_of, center_text
 
 _CASES_PER_TASK = 16
@@ -80,12 +79,8 @@ class VrnRct(System[VrnConfig]):
             self.config.cropper.grid(volume, center_of(case))
         except UserError as error:
             return str(error)
-        plane, wanted = slice_plane(volume), self.config.plane
-        if wanted == "any" or plane in ("", wanted):
-            return ""
-        return (
-            f"its slices are {plane} where {wanted} ones are expected; give the {wanted} series, or --config.plane any"
-        )
+        reason = other_plane(volume, self.config.plane)
+        return f"{reason}, or --config.plane any" if reason else ""
 
     def split(self, source: Source, seed: int) -> Splits:
         """By patient; each part gets its share of every class (the paper drew at random)."""
@@ -97,8 +92,9 @@ class VrnRct(System[VrnConfig]):
         """One gradient loop.
 
         Raises:
-            UserError: a class that no training case has.
+            UserError: a class that no training case has, or a readers' table that `evaluate` could not use.
         """
+        self._readers()
         absent = [name for c, name in enumerate(CLASSES) if c not in classes_of(splits.train)]
         if absent:
             raise UserError(
@@ -113,18 +109,21 @@ class VrnRct(System[VrnConfig]):
 
     def evaluate(self, work: Workbench, trained: Trained, cases: Sequence[Case]) -> Evaluation:
         """Tables 2 and 3, readers beside it where a table of them is given, and where the heat map points."""
-        readers = read_readers(Path(self.config.readers)) if self.config.readers else []
+        readers = self._readers()
         chunks = [cases[start : start + _CASES_PER_TASK] for start in range(0, len(cases), _CASES_PER_TASK)]
         score = functools.partial(score_cases, self.config, trained, work.cache)
         scored = [one for chunk in work.map(score, chunks, name="evaluate") for one in chunk]
         rows = [one.row for one in scored]
         groups, tag = group_scores(rows, readers), tag_of(self.config)
-        summary = summarize(rows) | (compare_groups(groups) if readers else {})
+        summary = summarize(rows, [case.patient for case in cases]) | (compare_groups(groups) if readers else {})
         figures = [
             *score_figures(tag, rows, groups),
             *cam_figures(self.config, tag, _examples(scored, self.config.examples)),
         ]
         return Evaluation(rows=rows, summary=summary, figures=figures)
+
+    def _readers(self) -> list[Reader]:
+        return read_readers(Path(self.config.readers)) if self.config.readers else []
 
     def overview(self, found: Mapping[str, tuple[Trained, Evaluation]]) -> Sequence[Figure]:
         """Repetitions of all compared variants side by side."""

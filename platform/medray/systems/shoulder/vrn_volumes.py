@@ -184,7 +184,7 @@ def center_of(case: Case) -> tuple[float, float, float] | None:
         UserError: it is not three numbers.
     """
     text = center_text(case)
-    return parse_center(text, f"{case.id}: its {CENTER_COLUMN}") if text else None
+    return parse_center(text, f"its {CENTER_COLUMN}") if text else None
 
 
 def parse_center(text: str, what: str) -> tuple[float, float, float]:
