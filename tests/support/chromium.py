@@ -96,10 +96,19 @@ class Chromium:
         return value
 
     def place(self, script: str) -> tuple[float, float]:
-        """Middle of an element, which is scrolled into view."""
+        """Middle of an element, which is scrolled into view; told once it stays there from one frame to the next."""
         box = self.run(
-            f"""(() => {{ const it = {script}; it.scrollIntoView({{block: "center", behavior: "instant"}});
-            const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()"""
+            f"""(async () => {{
+              const it = {script}, frame = () => new Promise(requestAnimationFrame);
+              for (let before = "", tries = 0; tries < 100; tries++) {{
+                it.scrollIntoView({{block: "center", behavior: "instant"}});
+                await frame(); await frame();
+                const box = it.getBoundingClientRect(), middle = [box.x + box.width / 2, box.y + box.height / 2];
+                if (String(middle) === before) return middle;
+                before = String(middle);
+              }}
+              throw new Error("it does not come to rest");
+            }})()"""
         )
         return box[0], box[1]
 
