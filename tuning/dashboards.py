@@ -113,7 +113,8 @@ def ray_dashboard() -> str:
 def _run(argv: Sequence[str]) -> int:
     about = "The dashboards of a sweep, on this machine alone, until Ctrl-C."
     flags = parse(Flags, argv, prog="python -m tuning.dashboards", description=about)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # children end with this process, however it is asked to
+    for asked in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
+        signal.signal(asked, signal.default_int_handler)  # children end with this process, however it is asked to
     try:
         with dashboards(flags) as found:
             if ray := ray_dashboard():
